@@ -1,0 +1,147 @@
+//! The decisions of a pod's life. Pure: no I/O, no clock, no randomness, no threads; time is an input.
+//!
+//! [`PodMachine`] takes [`Input`]s and answers with [`Action`]s. The agent carries each action out and brings its
+//! [`Outcome`] back under the same [`EffectId`]; exactly one outcome for each effect.
+
+pub mod backoff;
+pub mod machine;
+pub mod plan;
+pub mod report;
+
+pub use machine::{PodMachine, Stage};
+pub use plan::{ContainerPlan, PodPlan, PullPolicy, RestartPolicy};
+pub use report::{ContainerReport, PodReport, WaitingReason};
+
+/// Milliseconds of a clock that never steps and counts suspended time (`CLOCK_BOOTTIME`).
+pub type Millis = u64;
+
+/// What time it is: the monotonic clock decides, the wall clock (nanoseconds since the epoch) is only written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub mono_ms: Millis,
+    pub wall_ns: i64,
+}
+
+/// Names an effect; unique within one machine's life, rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId(pub u64);
+
+/// What a machine hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The pod as it is wanted now. Same UID, so the same machine; only what may change in place has changed.
+    Desired(PodPlan),
+    /// The pod is not wanted any more (manifest removed, URL dropped it, orphan found). A later one may only shorten the grace.
+    Delete { grace_ms: u64 },
+    /// What the runtime says of this pod, all of it. `stamp` is the monotonic time at which the question was asked.
+    Observed { stamp: Millis, pod: ObservedPod },
+    /// One effect ended.
+    Completed { id: EffectId, outcome: Outcome },
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// The runtime's truth about one pod.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ObservedPod {
+    pub sandboxes: Vec<ObservedSandbox>,
+    pub containers: Vec<ObservedContainer>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedSandbox {
+    pub id: String,
+    pub attempt: u32,
+    pub ready: bool,
+    pub ips: Vec<String>,
+    /// Nanoseconds since the epoch.
+    pub created_at_ns: i64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedContainer {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    pub attempt: u32,
+    /// `ContainerPlan::hash` it was created from.
+    pub hash: String,
+    pub state: ObservedState,
+    /// As given in the manifest.
+    pub image: String,
+    /// Resolved: `docker.io/library/nginx@sha256:…` or the image id.
+    pub image_ref: String,
+    pub created_at_ns: i64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ObservedState {
+    Created,
+    Running { started_at_ns: i64 },
+    Exited { started_at_ns: i64, finished_at_ns: i64, exit_code: i32, reason: String, message: String },
+    /// The runtime cannot tell.
+    Unknown,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Do { id: EffectId, effect: Effect },
+    /// Give up an effect. It stays outstanding until its outcome (`Failed` with class `Cancelled`, or the real one) arrives.
+    Cancel(EffectId),
+}
+
+/// One change of the world, or one question to it. Every one is idempotent at its executor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Pod directories, volumes, control group. Precedes everything else.
+    SetUp,
+    RunSandbox { attempt: u32 },
+    /// Make the image present according to its policy and tell its reference.
+    EnsureImage { container: String },
+    /// Create and start one attempt of a container.
+    StartContainer { container: String, attempt: u32, sandbox_id: String, image_ref: String },
+    StopContainer { container_id: String, grace_ms: u64 },
+    RemoveContainer { container_id: String },
+    StopSandbox { sandbox_id: String },
+    RemoveSandbox { sandbox_id: String },
+    /// Ask the runtime for this pod now; the answer comes as `Observed` before the outcome.
+    Inspect,
+    /// Unmount volumes, remove control group, directories and logs; fails while anything is left.
+    TearDown,
+}
+
+/// How an effect ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Ok(Done),
+    Failed(Failure),
+    /// The call was sent and no answer came: it may have happened, may happen yet, or not.
+    Unknown,
+}
+
+/// What a successful effect tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    Nothing,
+    Sandbox { id: String, ips: Vec<String> },
+    Image { image_ref: String },
+    Container { id: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub class: FailureClass,
+    /// A constant of `pod::reasons`, e.g. `ErrImagePull`.
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Try again after a while.
+    Retry,
+    /// The object named does not exist any more.
+    Gone,
+    Cancelled,
+}
