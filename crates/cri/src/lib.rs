@@ -1,1 +1,22 @@
+//! The CRI v1 vocabulary and the [`Runtime`] trait: the one language between the agent and whatever runs containers.
+//!
+//! [`v1`] holds the protocol's messages. The embedded engine, Docker and remote runtimes implement [`Runtime`]
+//! over them; the agent knows nothing else.
 
+mod error;
+pub mod keys;
+pub mod names;
+mod redact;
+mod runtime;
+
+pub use error::{Code, Error};
+pub use runtime::{ExecSession, Runtime};
+
+/// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.
+///
+/// Enums travel as `i32`. The generated getters turn a number that this version does not know into the enum's first
+/// value; [`names::container_state`] and [`names::sandbox_state`] turn it into "unknown" and "not ready" instead.
+#[allow(deprecated, missing_docs, clippy::doc_markdown, clippy::enum_variant_names, clippy::large_enum_variant)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
+}
