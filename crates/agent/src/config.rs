@@ -1,0 +1,47 @@
+//! What the agent is told at its start.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything the agent needs to know of its node.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Suffix of every static pod's name and part of its UID.
+    pub node_name: String,
+    /// Addresses of the node, the primary one first; reported as `hostIP` and `hostIPs`.
+    pub node_ips: Vec<IpAddr>,
+    /// Pod directories, last good manifests, records of finished pods.
+    pub root_dir: PathBuf,
+    /// Pod logs: `<log_dir>/<namespace>_<name>_<uid>/<container>/<attempt>.log`.
+    pub log_dir: PathBuf,
+    /// Control group beneath which `kubepods` is made, e.g. `/`.
+    pub cgroup_root: String,
+    /// Nothing is cleaned before each of these has reported once.
+    pub sources: Vec<SourceConfig>,
+    pub dns: DnsConfig,
+    /// Memory of the node, for the out-of-memory score of a container and `resourceFieldRef` without a limit.
+    pub node_memory_bytes: u64,
+    /// Processing power of the node in thousandths of a core.
+    pub node_cpu_millis: u64,
+}
+
+/// Name resolution in pods.
+#[derive(Debug, Clone, Default)]
+pub struct DnsConfig {
+    /// The node's resolver file for `dnsPolicy: Default`; none gives pods an empty one.
+    pub resolv_conf: Option<PathBuf>,
+    /// Name servers of the cluster; none makes `ClusterFirst` mean `Default`.
+    pub cluster_dns: Vec<String>,
+    /// e.g. `cluster.local`; empty for none.
+    pub cluster_domain: String,
+}
+
+/// Where pods come from.
+#[derive(Debug, Clone)]
+pub enum SourceConfig {
+    /// A directory of manifests, or one manifest.
+    Path { path: PathBuf, check_every: Duration },
+    /// A URL that answers with manifests.
+    Url { url: String, headers: Vec<(String, String)>, check_every: Duration },
+}
