@@ -10,7 +10,7 @@ pub mod report;
 
 pub use machine::{PodMachine, Stage};
 pub use plan::{ContainerPlan, PodPlan, PullPolicy, RestartPolicy};
-pub use report::{ContainerReport, PodReport, WaitingReason};
+pub use report::{Condition, Conditions, ContainerReport, ContainerState, Phase, PodReport, Terminated, WaitingReason};
 
 /// Milliseconds of a clock that never steps and counts suspended time (`CLOCK_BOOTTIME`).
 pub type Millis = u64;
@@ -29,17 +29,26 @@ pub struct EffectId(pub u64);
 /// What a machine hears.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
+    /// No other pod of the same full name lives any more: begin.
+    Admit,
     /// The pod as it is wanted now. Same UID, so the same machine; only what may change in place has changed.
     Desired(PodPlan),
     /// The pod is not wanted any more (manifest removed, URL dropped it, orphan found). A later one may only shorten the grace.
     Delete { grace_ms: u64 },
-    /// What the runtime says of this pod, all of it. `stamp` is the monotonic time at which the question was asked.
+    /// What the runtime says of this pod, all of it. `stamp` is the monotonic time at which the question was asked: what
+    /// is missing is believed gone only if it was known before that. A pushed event whose moment of gathering is not
+    /// known carries [`UNSTAMPED`]: believed in what it shows, never in what it lacks.
     Observed { stamp: Millis, pod: ObservedPod },
     /// One effect ended.
     Completed { id: EffectId, outcome: Outcome },
+    /// Images were imported or pulled: what waits for an image may look again at once.
+    ImagesChanged,
     /// A deadline may have passed.
     Tick,
 }
+
+/// The stamp of an observation that was pushed, not asked for.
+pub const UNSTAMPED: Millis = 0;
 
 /// The runtime's truth about one pod.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,8 +86,16 @@ pub struct ObservedContainer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ObservedState {
     Created,
-    Running { started_at_ns: i64 },
-    Exited { started_at_ns: i64, finished_at_ns: i64, exit_code: i32, reason: String, message: String },
+    Running {
+        started_at_ns: i64,
+    },
+    Exited {
+        started_at_ns: i64,
+        finished_at_ns: i64,
+        exit_code: i32,
+        reason: String,
+        message: String,
+    },
     /// The runtime cannot tell.
     Unknown,
 }
@@ -86,7 +103,10 @@ pub enum ObservedState {
 /// What the machine wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    Do { id: EffectId, effect: Effect },
+    Do {
+        id: EffectId,
+        effect: Effect,
+    },
     /// Give up an effect. It stays outstanding until its outcome (`Failed` with class `Cancelled`, or the real one) arrives.
     Cancel(EffectId),
 }
@@ -96,15 +116,33 @@ pub enum Action {
 pub enum Effect {
     /// Pod directories, volumes, control group. Precedes everything else.
     SetUp,
-    RunSandbox { attempt: u32 },
+    RunSandbox {
+        attempt: u32,
+    },
     /// Make the image present according to its policy and tell its reference.
-    EnsureImage { container: String },
+    EnsureImage {
+        container: String,
+    },
     /// Create and start one attempt of a container.
-    StartContainer { container: String, attempt: u32, sandbox_id: String, image_ref: String },
-    StopContainer { container_id: String, grace_ms: u64 },
-    RemoveContainer { container_id: String },
-    StopSandbox { sandbox_id: String },
-    RemoveSandbox { sandbox_id: String },
+    StartContainer {
+        container: String,
+        attempt: u32,
+        sandbox_id: String,
+        image_ref: String,
+    },
+    StopContainer {
+        container_id: String,
+        grace_ms: u64,
+    },
+    RemoveContainer {
+        container_id: String,
+    },
+    StopSandbox {
+        sandbox_id: String,
+    },
+    RemoveSandbox {
+        sandbox_id: String,
+    },
     /// Ask the runtime for this pod now; the answer comes as `Observed` before the outcome.
     Inspect,
     /// Unmount volumes, remove control group, directories and logs; fails while anything is left.
