@@ -47,7 +47,8 @@ pub fn kubelet_binary() -> PathBuf {
     path
 }
 
-fn workspace() -> PathBuf {
+/// The root of the source tree.
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 

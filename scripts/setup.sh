@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what building and testing need on a Debian machine. Run by the other scripts; does nothing twice.
+#   setup.sh run     to build the kubelet and its demonstration images
+#   setup.sh test    also what the tests and the benchmark compare with
+set -euo pipefail
+
+packages=(gcc libc6-dev curl)
+if [ "${1:-run}" = test ]; then
+  packages+=(iproute2 nftables bsdutils docker.io qemu-system-x86 kmod cpio)
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  # No service is to be started on this machine by an installation.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+elif ! apt-cache policy busybox-static 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+  # The images are made of packages that are downloaded, not installed: their list must be there.
+  apt-get update -qq
+fi
+
+command -v cargo > /dev/null || {
+  echo "cargo is needed: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml") or newer" >&2
+  exit 1
+}
