@@ -1,0 +1,144 @@
+//! What the server asks of the process it stands in.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::HostError;
+use crate::logs::{LogOptions, LogSource};
+
+/// The facts and acts behind the API. Every method may be called at any time and many at once.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// The active pods with their live status.
+    async fn pods(&self) -> List<Pod>;
+
+    /// The machine this runs on.
+    async fn machine_info(&self) -> node::MachineInfo;
+
+    /// Whether one part of the kubelet is well; the text says what is wrong (a pod, a call).
+    async fn health(&self, check: HealthCheck) -> Result<(), String>;
+
+    /// What became of every manifest file and URL.
+    async fn manifests(&self) -> Vec<ManifestStatus>;
+
+    /// Where the log of a container is, with upstream's error texts where there is none.
+    async fn logs(&self, request: LogRequest) -> Result<LogSource, HostError>;
+
+    /// Starts a command in a running container.
+    async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError>;
+
+    /// The images in the store.
+    async fn images(&self) -> Result<Vec<ImageSummary>, HostError>;
+
+    /// Imports an archive from this machine's file system.
+    async fn image_import(&self, request: ImportRequest) -> Result<Vec<ImportedImage>, HostError>;
+
+    /// Removes an image by name or id.
+    async fn image_remove(&self, reference: &str) -> Result<(), HostError>;
+}
+
+/// A health check that the host answers; `ping` the server answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// Log lines are still written.
+    Log,
+    /// The decision loop turned lately.
+    SyncLoop,
+}
+
+/// A container by the names in its pod's manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRef {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod, as `/pods` shows it.
+    pub pod: String,
+    /// Name of the container.
+    pub container: String,
+}
+
+/// Which log is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Whose log.
+    pub container: ContainerRef,
+    /// How much of it and of which attempt ([`LogOptions::previous`]); the server applies the rest.
+    pub options: LogOptions,
+}
+
+/// A command to start, and which of its streams the client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Where to run it.
+    pub container: ContainerRef,
+    /// The program and its arguments; never empty.
+    pub command: Vec<String>,
+    /// Attach standard input.
+    pub stdin: bool,
+    /// Attach standard output.
+    pub stdout: bool,
+    /// Attach standard error; never together with `tty`.
+    pub stderr: bool,
+    /// Give the command a terminal.
+    pub tty: bool,
+}
+
+/// What became of one manifest file or URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestStatus {
+    /// Path or URL.
+    pub file: String,
+    /// Why it was refused or ignored; none when it is in force.
+    pub error: Option<String>,
+    /// Not looked at because of its name.
+    pub ignored: bool,
+    /// When it came to be so.
+    pub since: Time,
+    /// Pods of an earlier version of it are still wanted.
+    pub keeps_last_good: bool,
+    /// How many pods of it are wanted.
+    pub pods: usize,
+}
+
+/// An image in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSummary {
+    /// `sha256:<hex>` of its configuration.
+    pub id: String,
+    /// Names with tags.
+    pub references: Vec<String>,
+    /// Names with digests.
+    pub digests: Vec<String>,
+    /// Unpacked size of its layers.
+    pub size_bytes: u64,
+    /// Never collected.
+    pub pinned: bool,
+}
+
+/// The body of `POST /images/import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImportRequest {
+    /// The archive; absolute.
+    pub path: PathBuf,
+    /// Keep the images from being collected.
+    #[serde(default)]
+    pub pinned: bool,
+}
+
+/// An image that an import made known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedImage {
+    /// The name it got; the id for an image without a name.
+    pub reference: String,
+    /// `sha256:<hex>` of its configuration.
+    pub id: String,
+}
