@@ -115,9 +115,7 @@ impl Outcome {
                 status: "Failure".into(),
                 message: format!("command terminated with non-zero exit code: exit status {code}"),
                 reason: EXIT_REASON.into(),
-                details: Some(Details {
-                    causes: vec![Cause { reason: EXIT_CAUSE.into(), message: code.to_string() }],
-                }),
+                details: Some(Details { causes: vec![Cause { reason: EXIT_CAUSE.into(), message: code.to_string() }] }),
                 ..Status::default()
             },
             Self::Failure { message } => Status {

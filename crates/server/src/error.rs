@@ -14,6 +14,8 @@ pub enum HostErrorKind {
     NotFound,
     /// 409: the request does not fit the present state, e.g. an image that is in use.
     Conflict,
+    /// 413: the request is larger than is allowed.
+    TooLarge,
     /// 429: a limit was reached.
     Exhausted,
     /// 503: what is needed to answer cannot be reached now.
@@ -58,6 +60,7 @@ impl HostError {
             HostErrorKind::Invalid => StatusCode::BAD_REQUEST,
             HostErrorKind::NotFound => StatusCode::NOT_FOUND,
             HostErrorKind::Conflict => StatusCode::CONFLICT,
+            HostErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             HostErrorKind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
             HostErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             HostErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -13,7 +13,7 @@ mod listen;
 pub mod logs;
 mod routes;
 
-pub use error::{HostError, HostErrorKind};
+pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{
     ContainerRef, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest, ImportedImage, LogRequest,
     ManifestStatus,
