@@ -1,0 +1,124 @@
+//! The API's defaults, so that everything downstream reads one meaning.
+
+use crate::accessors::image;
+use crate::image_name::default_pull_policy;
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+pub const RESTART_POLICY: &str = "Always";
+pub const DNS_POLICY: &str = "ClusterFirst";
+pub const SCHEDULER: &str = "default-scheduler";
+pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+pub const TERMINATION_MESSAGE_POLICY: &str = "File";
+pub const PROTOCOL: &str = "TCP";
+const GRACE_PERIOD_SECONDS: i64 = 30;
+
+/// Fills in what the manifest leaves open. Doing it twice changes nothing.
+pub fn apply(pod: &mut Pod) {
+    let Some(spec) = pod.spec.as_mut() else { return };
+    pod_spec(spec);
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        apply_to_container(container);
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        apply_to_volume(volume);
+    }
+}
+
+fn pod_spec(spec: &mut PodSpec) {
+    set_text(&mut spec.restart_policy, RESTART_POLICY);
+    set_text(&mut spec.dns_policy, DNS_POLICY);
+    set_text(&mut spec.scheduler_name, SCHEDULER);
+    spec.termination_grace_period_seconds.get_or_insert(GRACE_PERIOD_SECONDS);
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context.get_or_insert_with(PodSecurityContext::default);
+}
+
+fn apply_to_container(container: &mut Container) {
+    let policy = default_pull_policy(image(container));
+    set_text(&mut container.image_pull_policy, policy);
+    set_text(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
+    set_text(&mut container.termination_message_policy, TERMINATION_MESSAGE_POLICY);
+    for port in container.ports.iter_mut().flatten() {
+        set_text(&mut port.protocol, PROTOCOL);
+    }
+    for variable in container.env.iter_mut().flatten() {
+        if let Some(field) = variable.value_from.as_mut().and_then(|source| source.field_ref.as_mut()) {
+            set_text(&mut field.api_version, "v1");
+        }
+    }
+    let resources = container.resources.get_or_insert_default();
+    request_what_is_limited(resources.limits.as_ref(), &mut resources.requests);
+}
+
+/// A limit without a request requests as much.
+fn request_what_is_limited(
+    limits: Option<&BTreeMap<String, Quantity>>,
+    requests: &mut Option<BTreeMap<String, Quantity>>,
+) {
+    for (key, limit) in limits.into_iter().flatten() {
+        requests.get_or_insert_default().entry(key.clone()).or_insert_with(|| limit.clone());
+    }
+}
+
+fn apply_to_volume(volume: &mut Volume) {
+    if let Some(host_path) = &mut volume.host_path {
+        host_path.type_.get_or_insert_default();
+    }
+    let nothing_but_a_name = Volume { name: volume.name.clone(), ..Volume::default() };
+    if *volume == nothing_but_a_name {
+        volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+}
+
+/// Empty counts as absent, as it does to the API.
+fn set_text(field: &mut Option<String>, default: &str) {
+    if field.as_deref().unwrap_or_default().is_empty() {
+        *field = Some(default.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_left_open_is_filled_in() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {
+                "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
+                "containers": [
+                    {"name": "a", "image": "nginx", "ports": [{"containerPort": 80}],
+                     "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}},
+                    {"name": "b", "image": "nginx:1", "imagePullPolicy": "Never"},
+                    {"name": "c", "image": "nginx:1"}
+                ]
+            }
+        }))
+        .unwrap();
+        apply(&mut pod);
+        let once = pod.clone();
+        apply(&mut pod);
+        assert_eq!(pod, once, "idempotent");
+
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
+        assert_eq!(spec.dns_policy.as_deref(), Some("ClusterFirst"));
+        assert_eq!(spec.termination_grace_period_seconds, Some(30));
+        assert_eq!(spec.enable_service_links, Some(true));
+        let policies: Vec<_> = spec.containers.iter().map(|c| c.image_pull_policy.as_deref().unwrap()).collect();
+        assert_eq!(policies, ["Always", "Never", "IfNotPresent"]);
+        let first = &spec.containers[0];
+        assert_eq!(first.ports.as_ref().unwrap()[0].protocol.as_deref(), Some("TCP"));
+        let requests = first.resources.as_ref().unwrap().requests.as_ref().unwrap();
+        assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("500m", "1Gi"));
+        assert_eq!(first.termination_message_path.as_deref(), Some("/dev/termination-log"));
+        let volumes = spec.volumes.unwrap();
+        assert_eq!(volumes[0].empty_dir, Some(EmptyDirVolumeSource::default()));
+        assert_eq!(volumes[1].host_path.as_ref().unwrap().type_.as_deref(), Some(""));
+        assert_eq!(volumes[1].empty_dir, None);
+    }
+}

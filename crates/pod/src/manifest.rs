@@ -1,0 +1,295 @@
+//! Manifest text to pods: YAML or JSON, one or several documents, `Pod`, `PodList` and `List`.
+//!
+//! Text passes four gates, each with its own limits: [`text`] (bytes to plain values), [`decode`] (plain values to typed pods;
+//! unknown fields and wrong types), [`crate::support`] (valid, but not implemented yet) and [`crate::validate`].
+
+mod decode;
+mod locate;
+mod text;
+
+use crate::accessors::{name, namespace};
+use crate::field::{FieldError, escape};
+use crate::{defaults, support, validate};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Largest manifest, bytes.
+pub const MAX_BYTES: usize = 10 * 1024 * 1024;
+/// Most pods in one manifest.
+pub const MAX_PODS: usize = 1000;
+/// Errors told of one document; the rest is counted.
+pub const MAX_ERRORS_PER_DOCUMENT: usize = 20;
+
+/// What a manifest holds. It is good only if there are no errors; the pods of a bad one are those documents that were good.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifest {
+    pub pods: Vec<ParsedPod>,
+    pub errors: Vec<ManifestError>,
+}
+
+/// A valid pod with the API's defaults filled in, otherwise as written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParsedPod {
+    pub pod: Pod,
+    /// Which document of the manifest it is from, counted from 1 without empty ones.
+    pub document: usize,
+}
+
+/// One thing wrong with a manifest: where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    /// As given to [`parse`]: a path or URL.
+    pub file: String,
+    /// Counted from 1; none if the whole file is meant, or it has only one document.
+    pub document: Option<usize>,
+    /// Line and column from 1, where known.
+    pub position: Option<Position>,
+    pub problem: Problem,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub line: u64,
+    /// None where the field begins on that line is enough to know.
+    pub column: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("is too large: {size_bytes} bytes, at most {MAX_BYTES} are allowed")]
+    TooLarge { size_bytes: usize },
+    #[error("is not text: {reason}; expected YAML or JSON in UTF-8")]
+    NotText { reason: String },
+    #[error("holds no pod: the file is empty; write a manifest of kind Pod or remove the file")]
+    Empty,
+    #[error("invalid {format}: {}", escape(message))]
+    Syntax { format: &'static str, message: String },
+    #[error("too complex: {}", escape(message))]
+    TooComplex { message: String },
+    #[error("holds more than {MAX_PODS} pods; split the file")]
+    TooManyPods,
+    #[error("{0}")]
+    Field(FieldError),
+    #[error("and {count} more errors")]
+    More { count: usize },
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape(&self.file))?;
+        if let Some(document) = self.document {
+            write!(f, ", document {document}")?;
+        }
+        if let Some(position) = self.position {
+            write!(f, ", line {}", position.line)?;
+            if let Some(column) = position.column {
+                write!(f, ", column {column}")?;
+            }
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+/// Reads a manifest. `file` is a path or URL and appears in errors only.
+pub fn parse(file: &str, bytes: &[u8]) -> Manifest {
+    let documents = match text::documents(bytes) {
+        Ok(documents) => documents,
+        Err(failure) => return Manifest { pods: Vec::new(), errors: vec![failure.in_file(file)] },
+    };
+    if documents.is_empty() {
+        let error = ManifestError { file: file.to_owned(), document: None, position: None, problem: Problem::Empty };
+        return Manifest { pods: Vec::new(), errors: vec![error] };
+    }
+    let mut reader = Reader { several: documents.len() > 1, file, ..Reader::default() };
+    for (index, value) in documents.into_iter().enumerate() {
+        reader.document(index + 1, value);
+        if reader.manifest.pods.len() > MAX_PODS {
+            reader.manifest.pods.clear();
+            reader.report(None, None, Problem::TooManyPods);
+            break;
+        }
+    }
+    locate::fill_in(bytes, &mut reader.manifest.errors);
+    if !reader.several {
+        reader.manifest.errors.iter_mut().for_each(|error| error.document = None);
+    }
+    reader.manifest
+}
+
+/// The `kind` of the first document; none if there is none or the text cannot be read.
+pub fn kind_of(bytes: &[u8]) -> Option<String> {
+    let documents = text::documents(bytes).ok()?;
+    documents.first()?.get("kind")?.as_str().map(str::to_owned)
+}
+
+#[derive(Default)]
+struct Reader<'a> {
+    file: &'a str,
+    several: bool,
+    manifest: Manifest,
+    /// Full names and explicit UIDs seen, with the place of the first.
+    names: BTreeMap<(String, String), usize>,
+    uids: BTreeMap<String, usize>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: usize, value: Value) {
+        let mut errors = Vec::new();
+        self.objects(document, value, &mut errors);
+        let over = errors.len().saturating_sub(MAX_ERRORS_PER_DOCUMENT);
+        errors.truncate(MAX_ERRORS_PER_DOCUMENT);
+        for error in errors {
+            self.report(Some(document), None, Problem::Field(error));
+        }
+        if over > 0 {
+            self.report(Some(document), None, Problem::More { count: over });
+        }
+    }
+
+    fn report(&mut self, document: Option<usize>, position: Option<Position>, problem: Problem) {
+        self.manifest.errors.push(ManifestError { file: self.file.to_owned(), document, position, problem });
+    }
+
+    /// A pod, or a list of them.
+    fn objects(&mut self, document: usize, value: Value, errors: &mut Vec<FieldError>) {
+        let Value::Object(mut object) = value else {
+            let message = "expected a mapping that begins with apiVersion and kind";
+            errors.push(FieldError::with_found("(document)", value, message));
+            return;
+        };
+        match header(&object, "") {
+            Err(error) => errors.push(error),
+            Ok("Pod") => self.pod(document, Value::Object(object), Place::ROOT, errors),
+            Ok(list) => {
+                let list = list.to_owned();
+                let items = match object.remove("items") {
+                    None | Some(Value::Null) => Vec::new(),
+                    Some(Value::Array(items)) => items,
+                    Some(other) => {
+                        return errors.push(FieldError::with_found("items", other, "expected a list of pods"));
+                    }
+                };
+                let known = ["apiVersion", "kind", "metadata"];
+                let unknown = object.keys().filter(|key| !known.contains(&key.as_str()));
+                errors.extend(unknown.map(|key| {
+                    FieldError::new(key, format!("unknown field; a {list} has apiVersion, kind, metadata and items"))
+                }));
+                self.items(document, &list, items, errors);
+            }
+        }
+    }
+
+    fn items(&mut self, document: usize, list: &str, items: Vec<Value>, errors: &mut Vec<FieldError>) {
+        for (index, mut item) in items.into_iter().enumerate() {
+            let prefix = format!("items[{index}]");
+            if let (Value::Object(object), "PodList") = (&mut item, list) {
+                // The items of a typed list may leave out what the list already says.
+                object.entry("apiVersion").or_insert_with(|| "v1".into());
+                object.entry("kind").or_insert_with(|| "Pod".into());
+            }
+            let Value::Object(object) = &item else {
+                errors.push(FieldError::with_found(prefix, item, "expected a pod"));
+                continue;
+            };
+            match header(object, &prefix) {
+                Ok("Pod") => self.pod(document, item, Place { prefix: &prefix }, errors),
+                Ok(kind) => {
+                    let message = "a list in a list is not supported: expected Pod";
+                    errors.push(FieldError::with_found(format!("{prefix}.kind"), kind, message));
+                }
+                Err(error) => errors.push(error),
+            }
+            if self.manifest.pods.len() > MAX_PODS {
+                return;
+            }
+        }
+    }
+
+    fn pod(&mut self, document: usize, value: Value, place: Place<'_>, errors: &mut Vec<FieldError>) {
+        let before = errors.len();
+        let decoded = decode::pod(value);
+        let wrong: Vec<String> = decoded.errors.iter().map(|error| error.path.clone()).collect();
+        errors.extend(decoded.errors.into_iter().map(|error| place.error(error)));
+        let Some(mut pod) = decoded.pod else { return };
+        defaults::apply(&mut pod);
+        // What could not be decoded is absent from the pod: complaining that it is absent would only confuse.
+        let told = |error: &FieldError| {
+            wrong.iter().any(|path| path.starts_with(&error.path) || error.path.starts_with(path.as_str()))
+        };
+        let found = support::unsupported(&pod).into_iter().chain(validate::pod(&pod));
+        errors.extend(found.filter(|error| !told(error)).map(|error| place.error(error)));
+        if errors.len() == before
+            && let Some(error) = self.claim(document, &pod)
+        {
+            errors.push(place.error(error));
+        }
+        if errors.len() == before {
+            self.manifest.pods.push(ParsedPod { pod, document });
+        }
+    }
+
+    /// Two pods of one name, or of one explicit UID, would be one pod that changes to and fro.
+    fn claim(&mut self, document: usize, pod: &Pod) -> Option<FieldError> {
+        let key = (namespace(pod).to_owned(), name(pod).to_owned());
+        if let Some(first) = self.names.get(&key) {
+            let message =
+                format!("another pod of this name is in namespace {} already (document {first}); rename one", key.0);
+            return Some(FieldError::with_found("metadata.name", &key.1, message));
+        }
+        self.names.insert(key, document);
+        let uid = pod.metadata.uid.as_deref().filter(|uid| !uid.is_empty())?;
+        if let Some(first) = self.uids.insert(uid.to_owned(), document) {
+            let message = format!("another pod has this UID already (document {first}); leave it out to have one made");
+            return Some(FieldError::with_found("metadata.uid", uid, message));
+        }
+        None
+    }
+}
+
+/// Where in its document a pod stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    prefix: &'a str,
+}
+
+impl Place<'_> {
+    const ROOT: Place<'static> = Place { prefix: "" };
+
+    fn error(self, error: FieldError) -> FieldError {
+        FieldError { path: join(self.prefix, &error.path), ..error }
+    }
+}
+
+fn join(prefix: &str, path: &str) -> String {
+    if prefix.is_empty() { path.to_owned() } else { format!("{prefix}.{path}") }
+}
+
+/// The object's kind, one of `Pod`, `PodList` and `List`, of version v1.
+fn header<'a>(object: &'a serde_json::Map<String, Value>, prefix: &str) -> Result<&'a str, FieldError> {
+    let text = |key: &str, example: &str| match object.get(key) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
+        None | Some(Value::Null | Value::String(_)) => {
+            Err(FieldError::new(join(prefix, key), format!("is missing: expected {example}")))
+        }
+        Some(other) => Err(FieldError::with_found(join(prefix, key), other, format!("expected {example}"))),
+    };
+    let kind = text("kind", "Pod, PodList or List")?;
+    if !matches!(kind, "Pod" | "PodList" | "List") {
+        let shown = crate::field::printable(kind);
+        let message = format!("kind {shown} is not supported yet: only Pod, PodList and List are");
+        return Err(FieldError::new(join(prefix, "kind"), message));
+    }
+    let version = text("apiVersion", "v1")?;
+    if version != "v1" {
+        return Err(FieldError::with_found(
+            join(prefix, "apiVersion"),
+            version,
+            format!("expected v1 for kind {kind}"),
+        ));
+    }
+    Ok(kind)
+}

@@ -1,0 +1,127 @@
+//! Control group figures of containers and pods.
+
+use crate::accessors::spec;
+use crate::qos::{self, Qos, limit, request};
+use crate::quantity::Amount;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+/// CFS period of every quota, microseconds.
+pub const CPU_PERIOD_US: u64 = 100_000;
+/// The kernel refuses smaller quotas, microseconds.
+const MIN_QUOTA_US: i64 = 1_000;
+const MIN_SHARES: u64 = 2;
+const MAX_SHARES: u64 = 262_144;
+const SHARES_PER_CPU: u64 = 1024;
+/// Pods that the node cannot do without carry this class.
+const NODE_CRITICAL: &str = "system-node-critical";
+/// `spec.priority` from which a pod is critical.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+const PROTECTED_SCORE: i64 = -997;
+const BEST_EFFORT_SCORE: i64 = 1000;
+
+/// What a control group is given; none means no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    pub cpu_shares: u64,
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: u64,
+    pub memory_limit_bytes: Option<i64>,
+}
+
+/// `milli_cpu * 1024 / 1000` within the kernel's bounds; nothing requested gives the least, 2.
+pub fn cpu_shares(milli_cpu: i64) -> u64 {
+    let milli_cpu = u64::try_from(milli_cpu).unwrap_or(0);
+    (milli_cpu.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// cgroup v2's `cpu.weight` (1–10000) of a pod or QoS group for these shares.
+pub fn cpu_weight(cpu_shares: u64) -> u64 {
+    let shares = cpu_shares.clamp(MIN_SHARES, MAX_SHARES);
+    1 + ((shares - MIN_SHARES) * 9999) / (MAX_SHARES - MIN_SHARES)
+}
+
+/// `milli_cpu * period / 1000` microseconds, at least 1000; none without a limit.
+pub fn cpu_quota_us(milli_cpu: i64, period_us: u64) -> Option<i64> {
+    if milli_cpu <= 0 {
+        return None;
+    }
+    let quota = i128::from(milli_cpu) * i128::from(period_us) / 1000;
+    Some(i64::try_from(quota).unwrap_or(i64::MAX).max(MIN_QUOTA_US))
+}
+
+/// The container's own group. Without a cpu request the limit decides the shares, as the API's defaulting does.
+pub fn container(container: &Container) -> Figures {
+    let cpu = request(container, "cpu").or_else(|| limit(container, "cpu")).unwrap_or_default();
+    Figures {
+        cpu_shares: cpu_shares(cpu.millis()),
+        cpu_quota_us: limit(container, "cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
+        cpu_period_us: CPU_PERIOD_US,
+        memory_limit_bytes: limit(container, "memory").map(Amount::units),
+    }
+}
+
+/// The pod's group: the sum of its containers. A limit holds only if every container has one.
+pub fn pod(pod: &Pod) -> Figures {
+    let containers = &spec(pod).containers;
+    let sum = |of: &dyn Fn(&Container) -> Option<Amount>| {
+        containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add)
+    };
+    let all_limit = |key: &'static str| {
+        let every = !containers.is_empty() && containers.iter().all(|container| limit(container, key).is_some());
+        every.then(|| sum(&|container| limit(container, key)))
+    };
+    let cpu = sum(&|container| request(container, "cpu").or_else(|| limit(container, "cpu")));
+    Figures {
+        cpu_shares: match qos::class(pod) {
+            Qos::BestEffort => MIN_SHARES,
+            Qos::Guaranteed | Qos::Burstable => cpu_shares(cpu.millis()),
+        },
+        cpu_quota_us: all_limit("cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
+        cpu_period_us: CPU_PERIOD_US,
+        memory_limit_bytes: all_limit("memory").map(Amount::units),
+    }
+}
+
+/// Milli-cores that all containers together request (limits where they request nothing): what a QoS group sums up.
+pub fn cpu_request_millis(pod: &Pod) -> i64 {
+    let of = |container: &Container| request(container, "cpu").or_else(|| limit(container, "cpu"));
+    spec(pod).containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add).millis()
+}
+
+/// Bytes of memory that all containers together request (limits where they request nothing).
+pub fn memory_request_bytes(pod: &Pod) -> i64 {
+    let of = |container: &Container| request(container, "memory").or_else(|| limit(container, "memory"));
+    spec(pod).containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add).units()
+}
+
+/// How readily the kernel's OOM killer takes the container: −997 to 1000. Who requests more of the node's memory is taken later.
+pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
+    if is_node_critical(pod) {
+        return PROTECTED_SCORE;
+    }
+    match qos::class(pod) {
+        Qos::Guaranteed => PROTECTED_SCORE,
+        Qos::BestEffort => BEST_EFFORT_SCORE,
+        Qos::Burstable => {
+            let wanted = request(container, "memory").or_else(|| limit(container, "memory")).unwrap_or_default();
+            let share = i128::from(wanted.units()) * 1000 / i128::from(node_memory_bytes.max(1));
+            // 1000 is for BestEffort and −997 for Guaranteed alone: a burstable container stays between, and above 2 so that
+            // what runs for the pod itself is taken after it.
+            i64::try_from(1000 - share).unwrap_or(i64::MIN).clamp(3, 999)
+        }
+    }
+}
+
+/// Static (not from an API server), or of critical priority.
+pub fn is_critical(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|all| all.get(crate::identity::SOURCE_ANNOTATION));
+    source.is_some_and(|source| source != "api") || spec(pod).priority.is_some_and(|p| p >= CRITICAL_PRIORITY)
+}
+
+fn is_node_critical(pod: &Pod) -> bool {
+    is_critical(pod) && spec(pod).priority_class_name.as_deref() == Some(NODE_CRITICAL)
+}
+
+#[cfg(test)]
+mod tests;
