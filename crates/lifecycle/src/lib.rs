@@ -7,6 +7,8 @@ pub mod backoff;
 pub mod machine;
 pub mod plan;
 pub mod report;
+#[cfg(test)]
+mod tests;
 
 pub use machine::{PodMachine, Stage};
 pub use plan::{ContainerPlan, PodPlan, PullPolicy, RestartPolicy};

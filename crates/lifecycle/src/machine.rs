@@ -1,8 +1,23 @@
-//! The machine of one pod.
+//! The machine of one pod: [`PodMachine::handle`] takes an input and says what is to be done.
+//!
+//! Each input is first written down and then every decision is taken anew from what is written, so that it does not
+//! matter in which order news arrive, nor whether this machine or one before a restart of the kubelet caused them.
 
-use crate::{Action, Input, Millis, Now, PodPlan, PodReport};
+mod clearing;
+mod core;
+mod ledger;
+mod outcome;
+mod record;
+mod retry;
+mod status;
+mod syncing;
 
-/// Where a pod is in its life. Only ever moves to the right.
+use self::clearing::{Terminated, Terminating};
+use self::core::Core;
+use self::syncing::Syncing;
+use crate::{Action, Effect, Input, Millis, Now, Phase, PodPlan, PodReport, RestartPolicy};
+
+/// Where a pod is in its life. It only ever moves on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Another pod of the same full name still lives.
@@ -14,38 +29,183 @@ pub enum Stage {
     Finished,
 }
 
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Syncing(Syncing),
+    Terminating(Terminating),
+    Terminated(Terminated),
+    Finished,
+}
+
+impl State {
+    fn stage(&self) -> Stage {
+        match self {
+            State::Waiting => Stage::Waiting,
+            State::Syncing(_) => Stage::Syncing,
+            State::Terminating(_) => Stage::Terminating,
+            State::Terminated(_) => Stage::Terminated,
+            State::Finished => Stage::Finished,
+        }
+    }
+}
+
 /// One pod's life.
 #[derive(Debug)]
 pub struct PodMachine {
-    plan: PodPlan,
+    core: Core,
+    state: State,
+    /// The terminal phase, once reached; it is never left.
+    settled: Option<Phase>,
 }
 
 impl PodMachine {
     /// A wanted pod. It does nothing until [`Input::Admit`].
-    pub fn new(plan: PodPlan, _now: Now) -> PodMachine {
-        PodMachine { plan }
+    pub fn new(plan: PodPlan, now: Now) -> PodMachine {
+        PodMachine { core: Core::new(plan, Stage::Waiting, now), state: State::Waiting, settled: None }
     }
+
     /// A pod that the runtime has and nobody wants: it starts out terminating, and acts on its first input.
     pub fn orphan(uid: String, full_name: String, grace_ms: u64, now: Now) -> PodMachine {
-        let _ = (uid, full_name, grace_ms, now);
-        unreachable!()
+        let plan = PodPlan { uid, full_name, restart_policy: RestartPolicy::Never, grace_ms, containers: Vec::new() };
+        let kill_at_ms = now.mono_ms.saturating_add(grace_ms);
+        PodMachine {
+            core: Core::new(plan, Stage::Terminating, now),
+            state: State::Terminating(Terminating { kill_at_ms }),
+            settled: None,
+        }
     }
+
+    /// The plan that is followed.
     pub fn plan(&self) -> &PodPlan {
-        &self.plan
+        &self.core.plan
     }
-    /// Takes one input and appends what is to be done.
-    pub fn handle(&mut self, _now: Now, _input: Input, _actions: &mut Vec<Action>) {}
-    /// When to send [`Input::Tick`] at the latest.
-    pub fn next_deadline(&self) -> Option<Millis> {
-        None
-    }
-    pub fn report(&self) -> PodReport {
-        unreachable!()
-    }
+
     pub fn stage(&self) -> Stage {
-        Stage::Waiting
+        self.state.stage()
     }
+
     pub fn is_finished(&self) -> bool {
         self.stage() == Stage::Finished
+    }
+
+    /// When to send [`Input::Tick`] at the latest, if nothing else is heard before.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.core.wake_ms
+    }
+
+    /// What there is to say of the pod.
+    pub fn report(&self) -> PodReport {
+        status::report(self)
+    }
+
+    /// Takes one input and appends what is to be done about it. A finished machine hears nothing any more.
+    pub fn handle(&mut self, now: Now, input: Input, actions: &mut Vec<Action>) {
+        if self.is_finished() {
+            return;
+        }
+        debug_assert!(now.mono_ms >= self.core.now.mono_ms, "the monotonic clock went back");
+        self.core.now = Now { mono_ms: now.mono_ms.max(self.core.now.mono_ms), wall_ns: now.wall_ns };
+        match input {
+            Input::Admit => {
+                if matches!(self.state, State::Waiting) {
+                    self.enter(State::Syncing(Syncing::new(&self.core.plan)));
+                }
+            }
+            Input::Desired(plan) => self.desire(plan, actions),
+            Input::Delete { grace_ms } => self.delete(grace_ms, actions),
+            Input::Observed { stamp, pod } => {
+                let first_ns = pod.sandboxes.iter().map(|sandbox| sandbox.created_at_ns).filter(|&ns| ns > 0).min();
+                self.core.start_ns = first_ns.map_or(self.core.start_ns, |ns| ns.min(self.core.start_ns));
+                self.core.record.observe(stamp, pod, self.core.now);
+            }
+            Input::Completed { id, outcome } => self.complete(id, outcome),
+            Input::ImagesChanged => {
+                if let State::Syncing(syncing) = &mut self.state {
+                    syncing.images_changed();
+                }
+            }
+            Input::Tick => {}
+        }
+        self.decide(actions);
+    }
+
+    fn decide(&mut self, actions: &mut Vec<Action>) {
+        self.core.begin();
+        loop {
+            let next = match &mut self.state {
+                State::Waiting | State::Finished => None,
+                State::Syncing(syncing) => {
+                    let phase = syncing.step(&mut self.core, self.settled, actions);
+                    self.settled = self.settled.or(phase);
+                    None
+                }
+                State::Terminating(Terminating { kill_at_ms }) => {
+                    let kill_at_ms = *kill_at_ms;
+                    clearing::clear(&mut self.core, kill_at_ms, actions)
+                        .then(|| State::Terminated(Terminated::new(kill_at_ms)))
+                }
+                State::Terminated(terminated) => terminated.step(&mut self.core, actions).then_some(State::Finished),
+            };
+            let Some(next) = next else { break };
+            self.enter(next);
+            if self.stage() == Stage::Terminated {
+                // Whatever appears from now on, the pod's end is told once.
+                self.settled = Some(self.report().phase);
+            }
+        }
+        match self.state {
+            State::Finished => self.core.wake_ms = None,
+            State::Waiting => {}
+            _ => self.core.inspect(actions),
+        }
+        debug_assert!(self.core.wake_ms.is_none_or(|at_ms| at_ms > self.core.now.mono_ms), "a deadline in the past");
+    }
+
+    /// Rule 1: a pod's life only moves on.
+    fn enter(&mut self, state: State) {
+        assert!(state.stage() > self.state.stage(), "{:?} after {:?}", state.stage(), self.state.stage());
+        self.core.stage = state.stage();
+        self.state = state;
+    }
+
+    fn desire(&mut self, plan: PodPlan, actions: &mut Vec<Action>) {
+        debug_assert_eq!(plan.uid, self.core.plan.uid, "another pod needs another machine");
+        if plan.uid != self.core.plan.uid || plan == self.core.plan {
+            return;
+        }
+        match &mut self.state {
+            State::Waiting => self.core.plan = plan,
+            State::Syncing(syncing) => syncing.replan(&mut self.core, plan, actions),
+            // Whoever is terminating is not wanted back: the same UID gets a new machine.
+            State::Terminating(_) | State::Terminated(_) | State::Finished => {}
+        }
+    }
+
+    /// Rule 2: a grace period can only shrink, and becoming terminating cancels what was in flight.
+    fn delete(&mut self, grace_ms: u64, actions: &mut Vec<Action>) {
+        let kill_at_ms = self.core.now.mono_ms.saturating_add(grace_ms);
+        match &mut self.state {
+            State::Waiting | State::Syncing(_) => {
+                let given_up = self.core.ledger.cancel(|flight| {
+                    matches!(
+                        flight.effect,
+                        Effect::SetUp
+                            | Effect::RunSandbox { .. }
+                            | Effect::EnsureImage { .. }
+                            | Effect::StartContainer { .. }
+                    )
+                });
+                actions.extend(given_up.into_iter().map(Action::Cancel));
+                // What was heard so far may be old: the end of a pod is seen, not remembered.
+                self.core.changed_ms = Some(self.core.now.mono_ms);
+                self.enter(State::Terminating(Terminating { kill_at_ms }));
+            }
+            State::Terminating(Terminating { kill_at_ms: earlier_ms })
+            | State::Terminated(Terminated { kill_at_ms: earlier_ms, .. }) => {
+                *earlier_ms = kill_at_ms.min(*earlier_ms);
+            }
+            State::Finished => {}
+        }
     }
 }

@@ -1,0 +1,208 @@
+//! What every stage of a machine shares, and the only place where actions are made.
+
+use super::Stage;
+use super::ledger::{Ledger, Subject};
+use super::record::Record;
+use super::retry::{Gate, Retry};
+use crate::backoff::RETRY;
+use crate::{Action, Effect, Millis, Now, PodPlan};
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) plan: PodPlan,
+    pub(crate) stage: Stage,
+    pub(crate) record: Record,
+    pub(crate) ledger: Ledger,
+    /// The time of the latest input.
+    pub(crate) now: Now,
+    /// When to look again, as this input's decisions found.
+    pub(crate) wake_ms: Option<Millis>,
+    /// An observation asked for later than this is needed.
+    look_ms: Option<Millis>,
+    /// Of asking.
+    pub(crate) look: Retry,
+    /// When a change of the runtime's objects last ended, however it ended.
+    pub(crate) changed_ms: Option<Millis>,
+    /// When the pod was first seen, or its first sandbox made.
+    pub(crate) start_ns: i64,
+}
+
+impl Core {
+    pub(crate) fn new(plan: PodPlan, stage: Stage, now: Now) -> Core {
+        Core {
+            plan,
+            stage,
+            record: Record::default(),
+            ledger: Ledger::default(),
+            now,
+            wake_ms: None,
+            look_ms: None,
+            look: Retry::new(RETRY),
+            changed_ms: None,
+            start_ns: now.wall_ns,
+        }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.wake_ms = None;
+        self.look_ms = self.record.hint_ms.filter(|&hint_ms| !self.heard_since(hint_ms));
+    }
+
+    pub(crate) fn wake(&mut self, at_ms: Millis) {
+        self.wake_ms = Some(self.wake_ms.map_or(at_ms, |earlier_ms| earlier_ms.min(at_ms)));
+    }
+
+    /// Asks that the runtime be asked, unless it was later than this.
+    pub(crate) fn look_after(&mut self, after_ms: Millis) {
+        self.look_ms = self.look_ms.max(Some(after_ms));
+    }
+
+    pub(crate) fn observed(&self) -> bool {
+        self.record.stamp_ms.is_some()
+    }
+
+    /// Whether an answer is known whose question was asked later than this.
+    pub(crate) fn heard_since(&self, after_ms: Millis) -> bool {
+        self.record.stamp_ms.is_some_and(|stamp_ms| stamp_ms > after_ms)
+    }
+
+    /// Passes a gate, or sees to it that it opens.
+    pub(crate) fn passes(&mut self, gate: Gate) -> bool {
+        match gate {
+            Gate::Open => return true,
+            Gate::Until(at_ms) => self.wake(at_ms),
+            Gate::Look(after_ms) => self.look_after(after_ms),
+        }
+        false
+    }
+
+    pub(crate) fn gate(&self, retry: &Retry) -> Gate {
+        retry.gate(self.now.mono_ms, self.record.stamp_ms)
+    }
+
+    /// Issues an effect. What the stage forbids or what would double another on the same subject is not issued,
+    /// whatever a decision thought.
+    pub(crate) fn emit(&mut self, effect: Effect, subject: Subject, actions: &mut Vec<Action>) {
+        let supersedes = matches!(effect, Effect::StopContainer { .. }) && self.ledger.only_cancelled_stops(&subject);
+        let free = supersedes || !self.ledger.busy(&subject);
+        let allowed = allowed(self.stage, &effect) && (self.observed() || harmless(&effect));
+        debug_assert!(allowed, "{effect:?} in stage {:?}", self.stage);
+        debug_assert!(free, "{effect:?} while the same subject is busy");
+        if !allowed || !free {
+            return;
+        }
+        let container = match &effect {
+            Effect::EnsureImage { container } | Effect::StartContainer { container, .. } => Some(container),
+            _ => None,
+        };
+        let hash = container
+            .and_then(|name| self.plan.containers.iter().find(|plan| &plan.name == name))
+            .map_or("", |plan| plan.hash.as_str());
+        let id = self.ledger.open(effect.clone(), subject, hash, self.now.mono_ms);
+        actions.push(Action::Do { id, effect });
+    }
+
+    /// Asks the runtime if this input's decisions need it.
+    pub(crate) fn inspect(&mut self, actions: &mut Vec<Action>) {
+        let Some(after_ms) = self.look_ms else { return };
+        if self.heard_since(after_ms) || self.ledger.busy(&Subject::Runtime) {
+            return;
+        }
+        // A question asked in the same millisecond proves nothing: it may have been gathered just before.
+        let at_ms = self.look.due_ms().max(after_ms + 1);
+        if self.now.mono_ms < at_ms {
+            self.wake(at_ms);
+        } else {
+            self.emit(Effect::Inspect, Subject::Runtime, actions);
+        }
+    }
+
+    /// Stops a container so that it is dead by `kill_at_ms`; a stop that runs already is only ever shortened.
+    pub(crate) fn stop_container(&mut self, index: usize, kill_at_ms: Millis, actions: &mut Vec<Action>) {
+        let known = &mut self.record.containers[index];
+        let earlier_ms = known.kill_at_ms.filter(|&earlier_ms| earlier_ms <= kill_at_ms);
+        let shortened = known.kill_at_ms.is_some() && earlier_ms.is_none();
+        let kill_at_ms = earlier_ms.unwrap_or(kill_at_ms);
+        known.kill_at_ms = Some(kill_at_ms);
+        let container_id = known.seen.id.clone();
+        let subject = Subject::Container { name: known.seen.name.clone(), id: Some(container_id.clone()) };
+        let gate = known.retry.gate(self.now.mono_ms, self.record.stamp_ms);
+        if shortened {
+            let stops = self.ledger.cancel(
+                |flight| matches!(&flight.effect, Effect::StopContainer { container_id: id, .. } if *id == container_id),
+            );
+            actions.extend(stops.iter().map(|&id| Action::Cancel(id)));
+            if !stops.is_empty() {
+                let grace_ms = kill_at_ms.saturating_sub(self.now.mono_ms);
+                self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
+                return;
+            }
+        }
+        if self.ledger.busy(&subject) || !self.passes(gate) {
+            return;
+        }
+        let grace_ms = kill_at_ms.saturating_sub(self.now.mono_ms);
+        self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
+    }
+
+    pub(crate) fn remove_container(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let known = &self.record.containers[index];
+        debug_assert!(!known.alive(), "a container is stopped before it is removed");
+        let container_id = known.seen.id.clone();
+        let subject = Subject::Container { name: known.seen.name.clone(), id: Some(container_id.clone()) };
+        let gate = self.gate(&known.retry);
+        if !self.ledger.busy(&subject) && self.passes(gate) {
+            self.emit(Effect::RemoveContainer { container_id }, subject, actions);
+        }
+    }
+
+    pub(crate) fn stop_sandbox(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let known = &self.record.sandboxes[index];
+        let sandbox_id = known.seen.id.clone();
+        let subject = Subject::Sandbox(Some(sandbox_id.clone()));
+        let gate = self.gate(&known.retry);
+        if !self.ledger.busy(&subject) && self.passes(gate) {
+            self.emit(Effect::StopSandbox { sandbox_id }, subject, actions);
+        }
+    }
+
+    pub(crate) fn remove_sandbox(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let known = &self.record.sandboxes[index];
+        debug_assert!(known.stopped, "a sandbox is stopped before it is removed");
+        let sandbox_id = known.seen.id.clone();
+        let subject = Subject::Sandbox(Some(sandbox_id.clone()));
+        let gate = self.gate(&known.retry);
+        if !self.ledger.busy(&subject) && self.passes(gate) {
+            self.emit(Effect::RemoveSandbox { sandbox_id }, subject, actions);
+        }
+    }
+
+    /// Whether a sandbox holds nothing alive and nothing that is being started.
+    pub(crate) fn is_idle(&self, sandbox_id: &str) -> bool {
+        !self.ledger.starts_in(sandbox_id)
+            && !self.record.containers.iter().any(|known| known.alive() && known.seen.sandbox_id == sandbox_id)
+    }
+}
+
+/// Rule 3: after terminating begins nothing is set up, pulled, created or started; and volumes go only when nothing of
+/// the pod is left in the runtime.
+fn allowed(stage: Stage, effect: &Effect) -> bool {
+    match effect {
+        Effect::SetUp | Effect::RunSandbox { .. } | Effect::EnsureImage { .. } | Effect::StartContainer { .. } => {
+            stage == Stage::Syncing
+        }
+        Effect::StopContainer { .. }
+        | Effect::RemoveContainer { .. }
+        | Effect::StopSandbox { .. }
+        | Effect::RemoveSandbox { .. } => {
+            matches!(stage, Stage::Syncing | Stage::Terminating | Stage::Terminated)
+        }
+        Effect::Inspect => stage != Stage::Finished,
+        Effect::TearDown => stage == Stage::Terminated,
+    }
+}
+
+/// What may be done before the runtime was heard once.
+fn harmless(effect: &Effect) -> bool {
+    matches!(effect, Effect::Inspect)
+}

@@ -1,0 +1,7 @@
+//! The machine against scripts and against a model of a runtime.
+
+mod kill_points;
+mod policies;
+mod rules;
+mod script;
+mod world;
