@@ -1,0 +1,255 @@
+//! The command line: what may be typed, with its defaults.
+
+use crate::duration::parse_duration;
+use clap::{Args, Parser, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubelet",
+    version,
+    about = "Keeps the pods of a manifest directory running on this machine, with nothing else installed.",
+    after_help = "Start it with --config=DIR and drop pod manifests (.yaml, .yml, .json) into DIR.",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub run: RunFlags,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags of the daemon. An unset one takes the value of the configuration file, or its default.
+#[derive(Debug, Args, Default)]
+pub struct RunFlags {
+    /// A directory of pod manifests, one manifest file, or a KubeletConfiguration file
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Directory or file of pod manifests (staticPodPath)
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// URL to fetch pod manifests from (staticPodURL)
+    #[arg(long, value_name = "URL")]
+    pub manifest_url: Option<String>,
+    /// Headers for the manifest URL: `name:value`, several separated by commas
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    pub manifest_url_header: Vec<String>,
+    /// Where images, pods and volumes are kept [default: /var/lib/kubelet]
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<PathBuf>,
+    /// Where sockets and per-boot state are kept; a tmpfs [default: /run/kubelet]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Where container logs are kept (podLogsDir) [default: /var/log/pods]
+    #[arg(long, value_name = "DIR")]
+    pub pod_logs_dir: Option<PathBuf>,
+    /// Name of this node instead of the host name
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// Address of this node in pod statuses instead of the one of the default route
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Time between two full reads of the manifest directory [default: 20s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub file_check_frequency: Option<Duration>,
+    /// Time between two requests to the manifest URL [default: 20s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub http_check_frequency: Option<Duration>,
+    /// Address the read-only port listens on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Read-only port; 0 serves none [default: 10255; 0 with a KubeletConfiguration file]
+    #[arg(long, value_name = "PORT")]
+    pub read_only_port: Option<u16>,
+    /// Port of /healthz; 0 serves none [default: 10248]
+    #[arg(long, value_name = "PORT")]
+    pub healthz_port: Option<u16>,
+    /// Address /healthz listens on [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub healthz_bind_address: Option<IpAddr>,
+    /// Addresses of the pods [default: 10.83.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<String>,
+    /// Name of the bridge that joins the pods [default: kubelet0]
+    #[arg(long, value_name = "NAME")]
+    pub pod_bridge: Option<String>,
+    /// Control group beneath which `kubepods` is made [default: the root]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_root: Option<String>,
+    /// File that pods take their name servers from; empty for none [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+    /// Size at which a container's log file is rotated [default: 10Mi]
+    #[arg(long, value_name = "QUANTITY")]
+    pub container_log_max_size: Option<String>,
+    /// Log files kept for a container, the current one counted [default: 5]
+    #[arg(long, value_name = "N")]
+    pub container_log_max_files: Option<u32>,
+    /// Verbosity of the log, 0 to 10
+    #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub verbosity: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List pods and their containers
+    Ps(PsArgs),
+    /// Print a container's log
+    Logs(LogsArgs),
+    /// Run a command in a container
+    Exec(ExecArgs),
+    /// Validate manifests without running them
+    Check(CheckArgs),
+    /// Import, list and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+/// Where the running kubelet is found.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The kubelet's directory of sockets
+    #[arg(long, value_name = "DIR", default_value = crate::config::RUN_DIR)]
+    pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Only pods of this namespace
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Pod name, with or without the node's name at its end
+    pub pod: String,
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Container; needed when the pod has several
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The log of the attempt before this one
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Begin each line with its time
+    #[arg(long)]
+    pub timestamps: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// Only lines younger than this
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Pod name, with or without the node's name at its end
+    pub pod: String,
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Container; needed when the pod has several
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Manifest files or directories of them
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import an OCI or Docker archive
+    Import {
+        #[command(flatten)]
+        target: Target,
+        /// Archives (.tar, .tar.gz, .tar.zst)
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// List the images
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Remove images by name or id
+    Remove {
+        #[command(flatten)]
+        target: Target,
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// Arguments with `_` in a flag's name read as `-`, as the field's tools allow (`--cgroup_root`).
+pub fn normalized_args(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut verbatim = false;
+    args.map(|arg| {
+        verbatim |= arg == "--";
+        match arg.strip_prefix("--") {
+            Some(flag) if !verbatim && !flag.is_empty() => {
+                let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+                let name = name.replace('_', "-");
+                value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"))
+            }
+            _ => arg,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn underscores_in_flag_names_read_as_dashes() {
+        let args = ["kubelet", "--cgroup_root=/a_b", "exec", "p", "--", "--x_y"].map(String::from);
+        assert_eq!(normalized_args(args.into_iter()), ["kubelet", "--cgroup-root=/a_b", "exec", "p", "--", "--x_y"]);
+    }
+
+    #[test]
+    fn run_flags_and_subcommands_do_not_mix() {
+        assert!(Cli::try_parse_from(["kubelet", "--config=/m", "ps"]).is_err());
+        assert!(Cli::try_parse_from(["kubelet", "frobnicate"]).is_err());
+    }
+
+    #[test]
+    fn exec_takes_everything_behind_the_dashes() {
+        let cli = Cli::try_parse_from(["kubelet", "exec", "-it", "p", "-c", "c", "--", "ls", "-l"]).unwrap();
+        let Some(Command::Exec(exec)) = cli.command else { panic!("not exec: {cli:?}") };
+        assert!(exec.stdin && exec.tty);
+        assert_eq!(exec.command, ["ls", "-l"]);
+    }
+}

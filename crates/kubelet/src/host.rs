@@ -1,0 +1,215 @@
+//! What the HTTP server asks, answered from the agent, the runtime and the image store.
+
+use agent::{AgentHandle, ContainerView, PodView, RunState};
+use async_trait::async_trait;
+use cri::{Runtime, v1};
+use image::{ImportOptions, Store};
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use server::logs::LogSource;
+use server::{
+    ContainerRef, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest, ImportedImage,
+    LogRequest, ManifestStatus,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A loop that does not answer within this time hangs.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub struct Host {
+    pub agent: AgentHandle,
+    pub runtime: Arc<dyn Runtime>,
+    pub images: Arc<Store>,
+    pub root_dir: PathBuf,
+    pub log_dir: PathBuf,
+}
+
+impl Host {
+    async fn container(&self, target: &ContainerRef) -> Result<(PodView, ContainerView), HostError> {
+        let pod = self.agent.pod(&target.namespace, &target.pod).await;
+        let pod = pod.map_err(|error| HostError::not_found(error.to_string()))?;
+        match pod.containers.iter().find(|container| container.name == target.container) {
+            Some(container) => Ok((pod.clone(), container.clone())),
+            None => {
+                let text = format!("container {:?} not found in pod {:?}", target.container, pod.name);
+                Err(HostError::not_found(text))
+            }
+        }
+    }
+
+    /// Runs a call of the store's, which blocks, beside the runtime's threads.
+    async fn store<T, F>(&self, call: F) -> Result<T, HostError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> Result<T, image::Error> + Send + 'static,
+    {
+        let store = Arc::clone(&self.images);
+        match tokio::task::spawn_blocking(move || call(&store)).await {
+            Ok(outcome) => outcome.map_err(image_error),
+            Err(error) => Err(HostError::internal(error.to_string())),
+        }
+    }
+}
+
+fn image_error(error: image::Error) -> HostError {
+    let kind = match &error {
+        image::Error::NotFound { .. } => HostErrorKind::NotFound,
+        image::Error::InUse { .. } | image::Error::Pinned { .. } => HostErrorKind::Conflict,
+        _ => HostErrorKind::Invalid,
+    };
+    HostError::new(kind, error.to_string())
+}
+
+#[async_trait]
+impl server::Host for Host {
+    async fn pods(&self) -> List<Pod> {
+        self.agent.pods().await
+    }
+
+    async fn machine_info(&self) -> node::MachineInfo {
+        let root_dir = self.root_dir.clone();
+        tokio::task::spawn_blocking(move || node::machine_info(&root_dir)).await.unwrap_or_default()
+    }
+
+    async fn health(&self, check: HealthCheck) -> Result<(), String> {
+        match check {
+            // Log lines go to standard error; a closed one is no reason to call the kubelet ill.
+            HealthCheck::Log => Ok(()),
+            HealthCheck::SyncLoop => match tokio::time::timeout(ALIVE_TIMEOUT, self.agent.is_alive()).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("the loop has ended".into()),
+                Err(_) => Err(format!("the loop has not answered for {ALIVE_TIMEOUT:?}")),
+            },
+        }
+    }
+
+    async fn manifests(&self) -> Vec<ManifestStatus> {
+        let told = |status: agent::ManifestStatus| ManifestStatus {
+            file: status.file,
+            error: status.error,
+            ignored: status.ignored,
+            since: Time(status.since),
+            keeps_last_good: status.keeps_last_good,
+            pods: status.pods,
+        };
+        self.agent.manifests().await.into_iter().map(told).collect()
+    }
+
+    async fn logs(&self, request: LogRequest) -> Result<LogSource, HostError> {
+        let (pod, container) = self.container(&request.container).await?;
+        let (name, pod_name) = (&container.name, &pod.name);
+        if request.options.previous {
+            let path = container.previous_log_path.ok_or_else(|| {
+                HostError::invalid(format!("previous terminated container {name:?} in pod {pod_name:?} not found"))
+            })?;
+            return Ok(LogSource {
+                root: self.log_dir.clone(),
+                path: beneath(&self.log_dir, path),
+                ended: Box::pin(async {}),
+            });
+        }
+        let Some(path) = container.log_path else {
+            let reason = match container.state {
+                RunState::Waiting { reason, .. } => reason,
+                RunState::Running | RunState::Exited { .. } => "no logs yet".into(),
+            };
+            return Err(HostError::invalid(format!(
+                "container {name:?} in pod {pod_name:?} is waiting to start: {reason}"
+            )));
+        };
+        let ended = wait_for_exit(Arc::clone(&self.runtime), container.id);
+        Ok(LogSource { root: self.log_dir.clone(), path: beneath(&self.log_dir, path), ended: Box::pin(ended) })
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError> {
+        let (pod, container) = self.container(&request.container).await?;
+        let id = match (container.state, container.id) {
+            (RunState::Running, Some(id)) => id,
+            (RunState::Exited { exit_code }, _) => {
+                let text =
+                    format!("container {:?} in pod {:?} has exited with code {exit_code}", container.name, pod.name);
+                return Err(HostError::new(HostErrorKind::Conflict, text));
+            }
+            (RunState::Waiting { reason, .. }, _) => {
+                let text = format!("container {:?} in pod {:?} does not run: {reason}", container.name, pod.name);
+                return Err(HostError::new(HostErrorKind::Conflict, text));
+            }
+            (RunState::Running, None) => return Err(HostError::internal("a running container without an id")),
+        };
+        let request = v1::ExecRequest {
+            container_id: id,
+            cmd: request.command,
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        };
+        Ok(self.runtime.exec(request).await?)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {
+        let summary = |image: Arc<image::Image>| ImageSummary {
+            id: image.id.clone(),
+            references: image.refs.clone(),
+            digests: image.digests.clone(),
+            size_bytes: image.size_bytes,
+            pinned: image.pinned,
+        };
+        Ok(self.images.list().into_iter().map(summary).collect())
+    }
+
+    async fn image_import(&self, request: ImportRequest) -> Result<Vec<ImportedImage>, HostError> {
+        let options = ImportOptions { pinned: request.pinned };
+        let imported = self.store(move |store| store.import(&request.path, options)).await?;
+        self.agent.images_changed().await;
+        let told = |image: image::Imported| ImportedImage { reference: image.reference, id: image.id };
+        Ok(imported.into_iter().map(told).collect())
+    }
+
+    async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
+        let request = v1::RemoveImageRequest {
+            image: Some(v1::ImageSpec { image: reference.to_owned(), ..v1::ImageSpec::default() }),
+        };
+        if self.images.resolve(reference).map_err(image_error)?.is_none() {
+            return Err(HostError::not_found(format!("image {reference:?} not found")));
+        }
+        // The runtime knows which images its containers use.
+        self.runtime.remove_image(request).await?;
+        Ok(())
+    }
+}
+
+/// The path as the log reader wants it: relative to the directory that is trusted.
+fn beneath(root: &std::path::Path, path: PathBuf) -> PathBuf {
+    path.strip_prefix(root).map(PathBuf::from).unwrap_or(path)
+}
+
+/// Ready once the container has exited or is gone.
+async fn wait_for_exit(runtime: Arc<dyn Runtime>, id: Option<String>) {
+    let Some(id) = id else { return };
+    loop {
+        // Subscribed before asking, so that no exit falls between.
+        let Ok(mut events) = runtime.events().await else { return };
+        let request = v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
+        match runtime.container_status(request).await {
+            Ok(answer) if answer.status.as_ref().is_some_and(still_runs) => {}
+            _ => return,
+        }
+        while let Some(event) = events.recv().await {
+            let seen = event.containers_statuses.iter().find(|status| status.id == id);
+            let of_this = event.container_id == id || seen.is_some();
+            if of_this && !seen.is_some_and(still_runs) {
+                return;
+            }
+        }
+        // The subscription was cut for falling behind: ask anew.
+    }
+}
+
+fn still_runs(status: &v1::ContainerStatus) -> bool {
+    use v1::ContainerState::{ContainerCreated, ContainerRunning};
+    matches!(cri::names::container_state(status.state), ContainerCreated | ContainerRunning)
+}

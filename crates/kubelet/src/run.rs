@@ -1,0 +1,197 @@
+//! The daemon: everything wired together, started in order and ended in order.
+
+use crate::cli::RunFlags;
+use crate::client::socket_path;
+use crate::config::{self, Config};
+use crate::host::Host;
+use agent::{AgentConfig, AgentHandle, DnsConfig, SourceConfig};
+use anyhow::{Context, Result, bail};
+use engine::Engine;
+use image::Store;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use server::Limits;
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+const WORKER_THREADS: usize = 2;
+/// For mounts, unpacking and file reads; each thread ends after a while without work.
+const MAX_BLOCKING_THREADS: usize = 16;
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// How long the servers may take to finish their answers at the end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the kubelet until SIGTERM or SIGINT. Pods go on running.
+pub fn daemon(flags: RunFlags) -> Result<()> {
+    start_log(flags.verbosity);
+    let facts = node::facts();
+    let config = config::load(&flags, &facts.hostname)?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("making containers needs root: start the kubelet as root");
+    }
+    // Ours is the only provider; a second installation cannot happen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(serve(config, facts));
+    // Blocking work that is still under way must not keep the process: it is repaired at the next start.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
+}
+
+fn start_log(verbosity: u8) {
+    let level = match verbosity {
+        0..=2 => "info",
+        3..=5 => "debug",
+        _ => "trace",
+    };
+    // Libraries speak only when they are in trouble.
+    let own = ["kubelet", "agent", "engine", "image", "server", "lifecycle", "node", "cgroup"];
+    let filter: Vec<String> = own.iter().map(|room| format!("{room}={level}")).chain(["warn".to_owned()]).collect();
+    tracing_subscriber::fmt().with_env_filter(filter.join(",")).with_writer(std::io::stderr).init();
+}
+
+async fn serve(config: Config, facts: node::Facts) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    directories(&config)?;
+    let _only_one = lock(&config.run_dir.join("kubelet.lock"))?;
+    let images = open_images(&config).await?;
+    let engine = Engine::open(engine_config(&config, &images)?).await.context("the engine cannot start")?;
+    let agent = agent::run(agent_config(&config, &facts), engine.clone()).await.context("the agent cannot start")?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watch_images(Arc::clone(&images), config.root_dir.join("images"), agent.clone(), stop.clone()));
+    listen(&config, host(&config, &agent, &engine, &images), &stop, &mut tasks).await?;
+    info!(node = config.node_name, "the kubelet runs");
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: ending; pods go on running"),
+        _ = interrupt.recv() => info!("SIGINT: ending; pods go on running"),
+    }
+    stop.cancel();
+    let finish = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, finish).await.is_err() {
+        warn!("some answers were not finished within {SHUTDOWN_TIMEOUT:?}");
+    }
+    agent.shutdown().await;
+    engine.close().await.context("the engine did not close cleanly")
+}
+
+fn directories(config: &Config) -> Result<()> {
+    let make = |path: &Path, mode: u32| {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .with_context(|| format!("cannot make {}", path.display()))
+    };
+    make(&config.root_dir, 0o750)?;
+    make(&config.root_dir.join("images"), 0o750)?;
+    make(&config.run_dir, 0o700)?;
+    make(&config.pod_logs_dir, 0o755)
+}
+
+/// Two kubelets with one run directory would both think the pods theirs.
+fn lock(path: &Path) -> Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!("another kubelet runs with this run directory ({}); give this one its own --run-dir", path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+async fn open_images(config: &Config) -> Result<Arc<Store>> {
+    let dir = config.root_dir.join("image-store");
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await?;
+    opened.context("the image store cannot be opened")
+}
+
+fn engine_config(config: &Config, images: &Arc<Store>) -> Result<engine::Config> {
+    Ok(engine::Config {
+        root_dir: config.root_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        bridge: config.pod_bridge.clone(),
+        pod_cidr: config.pod_cidr.parse().context("--pod-cidr")?,
+        cgroup_root: config.cgroup_root.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+        log_max_bytes: config.log_max_bytes,
+        log_max_files: config.log_max_files,
+        image: Arc::clone(images),
+    })
+}
+
+fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
+    let path =
+        config.manifests.clone().map(|path| SourceConfig::Path { path, check_every: config.file_check_frequency });
+    let url = config.manifest_url.clone().map(|url| SourceConfig::Url {
+        url,
+        headers: config.manifest_url_headers.clone(),
+        check_every: config.http_check_frequency,
+    });
+    AgentConfig {
+        node_name: config.node_name.clone(),
+        node_ips: config.node_ip.or_else(node::primary_ip).into_iter().collect(),
+        root_dir: config.root_dir.clone(),
+        log_dir: config.pod_logs_dir.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        sources: path.into_iter().chain(url).collect(),
+        dns: DnsConfig { resolv_conf: config.resolv_conf.clone(), ..DnsConfig::default() },
+        node_memory_bytes: facts.memory_bytes,
+        node_cpu_millis: facts.cores as u64 * 1000,
+    }
+}
+
+fn host(config: &Config, agent: &AgentHandle, engine: &Arc<Engine>, images: &Arc<Store>) -> Arc<Host> {
+    Arc::new(Host {
+        agent: agent.clone(),
+        runtime: engine.clone(),
+        images: Arc::clone(images),
+        root_dir: config.root_dir.clone(),
+        log_dir: config.pod_logs_dir.clone(),
+    })
+}
+
+/// Imports what is dropped into the image directory, and tells the pods that wait for an image.
+async fn watch_images(images: Arc<Store>, dir: std::path::PathBuf, agent: AgentHandle, stop: CancellationToken) {
+    let changed = move || {
+        let agent = agent.clone();
+        tokio::spawn(async move { agent.images_changed().await });
+    };
+    tokio::select! {
+        () = image::drop_in::watch(images, dir, changed) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn listen(config: &Config, host: Arc<Host>, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Result<()> {
+    let local = server::bind_unix(&socket_path(&config.run_dir))?;
+    tasks.spawn(server::serve(local, server::local(host.clone()), Limits::LOCAL, stop.clone()));
+    if config.read_only_port != 0 {
+        let bound = server::bind_tcp(SocketAddr::new(config.address, config.read_only_port))
+            .await
+            .context("--read-only-port")?;
+        tasks.spawn(server::serve(bound, server::read_only(host.clone()), Limits::PUBLIC, stop.clone()));
+    }
+    if config.healthz_port != 0 {
+        let address = SocketAddr::new(config.healthz_bind_address, config.healthz_port);
+        let bound = server::bind_tcp(address).await.context("--healthz-port")?;
+        tasks.spawn(server::serve(bound, server::healthz(host), Limits::PUBLIC, stop.clone()));
+    }
+    Ok(())
+}
