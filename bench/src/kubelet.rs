@@ -1,0 +1,105 @@
+//! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory.
+
+use crate::side::{Marks, Side};
+use crate::stamp::{IMAGE, MOUNT, Stamps, now_ns};
+use anyhow::{Context, Result, bail};
+use e2e::{Machine, Options};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// No report is awaited longer than this.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub(crate) struct Kubelet {
+    machine: Machine,
+    marks: Marks,
+    stamps: PathBuf,
+}
+
+impl Kubelet {
+    /// Starts it; the image's archive must be in the directory of test images.
+    pub(crate) fn start(stamps: &Stamps) -> Kubelet {
+        let machine = Machine::start(Options { images: vec!["stamp"], ..Options::default() });
+        let name = machine.run_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = name.trim_start_matches("kubelet-").to_owned();
+        let marks = Marks {
+            mounts: vec![machine.dir.display().to_string(), machine.run_dir.display().to_string()],
+            bridge: name.replace("kt", "k"),
+            cgroup: name,
+        };
+        Kubelet { machine, marks, stamps: stamps.dir.clone() }
+    }
+
+    fn manifest(&self, name: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  terminationGracePeriodSeconds: 5\n  \
+             containers:\n  - name: main\n    image: {IMAGE}\n    imagePullPolicy: IfNotPresent\n    \
+             args: [{MOUNT}/{name}]\n    volumeMounts:\n    - name: out\n      mountPath: {MOUNT}\n  \
+             volumes:\n  - name: out\n    hostPath:\n      path: {}\n",
+            self.stamps.display()
+        )
+    }
+
+    /// Ends the kubelet and takes the census of what it left.
+    pub(crate) fn finish(self) {
+        self.machine.finish();
+    }
+}
+
+impl Side for Kubelet {
+    fn start(&self, name: &str) -> Result<u64> {
+        self.start_all(&[name.to_owned()])
+    }
+
+    fn remove(&self, name: &str) -> Result<u64> {
+        self.remove_all(&[name.to_owned()])
+    }
+
+    /// Everything is written to hidden names first: the clock starts at the first rename.
+    fn start_all(&self, names: &[String]) -> Result<u64> {
+        let mut renames = Vec::new();
+        for name in names {
+            let hidden = self.machine.manifests.join(format!(".{name}.yaml"));
+            std::fs::write(&hidden, self.manifest(name)).with_context(|| format!("write {}", hidden.display()))?;
+            renames.push((hidden, self.machine.manifests.join(format!("{name}.yaml"))));
+        }
+        let ordered_ns = now_ns();
+        for (hidden, seen) in renames {
+            std::fs::rename(&hidden, &seen).with_context(|| format!("rename to {}", seen.display()))?;
+        }
+        Ok(ordered_ns)
+    }
+
+    fn await_reported(&self, names: &[String]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let running = self.machine.pods().iter().filter(|pod| pod["status"]["phase"] == "Running").count();
+            if running >= names.len() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{running} of {} pods running; the kubelet's log:\n{}", names.len(), self.machine.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn remove_all(&self, names: &[String]) -> Result<u64> {
+        let ordered_ns = now_ns();
+        for name in names {
+            self.machine.remove_manifest(&format!("{name}.yaml"));
+        }
+        Ok(ordered_ns)
+    }
+
+    fn traces(&self) -> BTreeSet<String> {
+        self.marks.traces()
+    }
+
+    fn supervisors(&self) -> Vec<u32> {
+        let mut pids = self.machine.shim_pids();
+        pids.push(self.machine.kubelet_pid());
+        pids
+    }
+}
