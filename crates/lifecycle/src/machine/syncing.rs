@@ -199,8 +199,12 @@ impl Syncing {
         match &newest.seen.state {
             _ if newest.alive() => Verdict::Alive,
             ObservedState::Exited { exit_code, .. } => {
-                if !(newest.replace || newest.seen.hash != plan.hash || restarts(core.plan.restart_policy, *exit_code))
-                {
+                let replaced = newest.replace || newest.seen.hash != plan.hash;
+                if replaced {
+                    // We ended it; that says nothing of the workload, so it waits for nothing and counts as no crash.
+                    return Verdict::Start { attempt: attempt + 1, due_ms: 0 };
+                }
+                if !restarts(core.plan.restart_policy, *exit_code) {
                     return Verdict::Done;
                 }
                 // A try for this attempt was paced already; its own failures set the pace from there.
@@ -266,7 +270,10 @@ impl Syncing {
             image_ref: image_ref.clone(),
         };
         let subject = Subject::Container { name: name.clone(), id: None };
-        let exited_ms = core.record.newest(name).filter(|n| n.exit_code().is_some()).map(|n| n.exited_ms);
+        let hash = &core.plan.containers[index].hash;
+        let crashed =
+            |newest: &&Container| newest.exit_code().is_some() && !newest.replace && newest.seen.hash == *hash;
+        let exited_ms = core.record.newest(name).filter(crashed).map(|newest| newest.exited_ms);
         if !core.passes(core.gate(&slot.start)) {
             return;
         }
