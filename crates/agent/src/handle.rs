@@ -73,6 +73,7 @@ pub enum LookupError {
 pub(crate) enum Query {
     Pods(oneshot::Sender<Vec<Snapshot>>),
     Manifests(oneshot::Sender<Vec<ManifestStatus>>),
+    ImagesChanged(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -84,8 +85,8 @@ pub struct AgentHandle {
 }
 
 impl AgentHandle {
-    pub(crate) fn new(queries: mpsc::Sender<Query>, node: NodeFacts) -> Self {
-        Self { queries, node: Arc::new(node) }
+    pub(crate) fn new(queries: mpsc::Sender<Query>, node: Arc<NodeFacts>) -> Self {
+        Self { queries, node }
     }
 
     /// Every pod that is wanted or not yet gone, with its live status, ordered by namespace and name.
@@ -118,6 +119,12 @@ impl AgentHandle {
     /// Whether the loop still answers. Give the call a time limit: a loop that hangs does not answer it.
     pub async fn is_alive(&self) -> bool {
         self.ask(Query::Manifests).await.is_some()
+    }
+
+    /// Images were imported: pods that wait for one look again at once.
+    pub async fn images_changed(&self) {
+        // A loop that has ended waits for no image.
+        let _ended = self.ask(Query::ImagesChanged).await;
     }
 
     /// Stops deciding and watching. Pods go on running; effects under way are left to the runtime.

@@ -3,8 +3,24 @@
 //! [`run`] starts it and returns an [`AgentHandle`]. One task owns every pod's machine and decides; sources, effects and
 //! file work run beside it and only ever speak to it through its queue, so that one stuck call never delays another pod.
 
+mod agent;
+mod clock;
 mod config;
+mod deletion;
+mod durable;
+mod effects;
+mod finished;
 mod handle;
+mod observe;
+mod plan;
+mod run;
+mod sources;
+mod status;
+#[cfg(test)]
+mod testing;
+mod volumes;
 
 pub use config::{AgentConfig, DnsConfig, SourceConfig};
 pub use handle::{AgentHandle, ContainerView, LookupError, ManifestStatus, PodView, RunState};
+pub use run::{StartError, run};
+pub use sources::url::UrlError;

@@ -1,0 +1,186 @@
+//! Carrying out what machines decide. Every effect runs in a task of its own, within a time limit, and ends in exactly
+//! one outcome.
+
+mod container;
+mod image;
+mod sandbox;
+mod security;
+mod setup;
+pub(crate) mod teardown;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::keys::PodKey;
+use cri::{Code, Runtime, v1};
+use k8s_openapi::api::core::v1::Pod;
+use lifecycle::{Done, Effect, Failure, FailureClass, Millis, ObservedPod, Outcome, PullPolicy};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::AgentConfig;
+use crate::{clock, observe};
+
+/// For one call that changes something; then nothing is known of it.
+const CALL_WITHIN: Duration = Duration::from_secs(120);
+/// Changes of the world under way at once. Waiting for containers to end and for images is not counted: it takes as
+/// long as others please, and must not keep a pod from starting.
+const CONCURRENT_MAX: usize = 64;
+
+/// What effects work on.
+pub(crate) struct World {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) config: AgentConfig,
+    /// None where control groups are left to the runtime.
+    pub(crate) cgroups: Option<cgroup::Layout>,
+    permits: Semaphore,
+}
+
+impl World {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, config: AgentConfig, cgroups: Option<cgroup::Layout>) -> Self {
+        Self { runtime, config, cgroups, permits: Semaphore::new(CONCURRENT_MAX) }
+    }
+}
+
+/// One effect with all it needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) key: PodKey,
+    /// None for an orphan, of which only the end is ever asked.
+    pub(crate) pod: Option<Arc<Pod>>,
+    pub(crate) effect: Effect,
+    /// Addresses of the pod's sandbox.
+    pub(crate) ips: Vec<String>,
+    /// Attempt of the pod's sandbox.
+    pub(crate) sandbox_attempt: u32,
+    pub(crate) pull_policy: PullPolicy,
+    /// What all burstable pods request, for their common control group.
+    pub(crate) burstable_millis: i64,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(crate) struct Performed {
+    /// What the runtime said on the way, and when it was asked.
+    pub(crate) observed: Option<(Millis, ObservedPod)>,
+    pub(crate) outcome: Outcome,
+}
+
+pub(crate) use setup::qos_cgroups as make_qos_cgroups;
+
+/// Carries out one effect.
+pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
+    let limit = match &job.effect {
+        Effect::EnsureImage { .. } => None,
+        Effect::StopContainer { grace_ms, .. } => Some(CALL_WITHIN + Duration::from_millis(*grace_ms)),
+        _ => Some(CALL_WITHIN),
+    };
+    let counted = !matches!(job.effect, Effect::EnsureImage { .. } | Effect::StopContainer { .. });
+    let _permit = match counted {
+        true => world.permits.acquire().await.ok(),
+        false => None,
+    };
+    let cancel = job.cancel.clone();
+    let cancellable = matches!(job.effect, Effect::EnsureImage { .. });
+    let work = carry_out(world.clone(), job);
+    let within = async {
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| outcome(Outcome::Unknown)),
+            None => work.await,
+        }
+    };
+    if !cancellable {
+        return within.await;
+    }
+    tokio::select! {
+        () = cancel.cancelled() => outcome(Outcome::Failed(Failure {
+            class: FailureClass::Cancelled,
+            reason: String::new(),
+            message: "given up".to_owned(),
+        })),
+        performed = within => performed,
+    }
+}
+
+async fn carry_out(world: Arc<World>, job: Job) -> Performed {
+    let runtime = world.runtime.clone();
+    match job.effect.clone() {
+        Effect::SetUp => outcome(setup::set_up(world, job).await),
+        Effect::RunSandbox { attempt } => outcome(sandbox::run(&world, &job, attempt).await),
+        Effect::EnsureImage { container } => outcome(image::ensure(&world, &job, &container).await),
+        Effect::StartContainer { container, attempt, sandbox_id, image_ref } => {
+            let start = container::Start { container, attempt, sandbox_id, image_ref };
+            outcome(container::start(world, job, start).await)
+        }
+        Effect::StopContainer { container_id, grace_ms } => {
+            let timeout = i64::try_from(grace_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
+            let request = v1::StopContainerRequest { container_id, timeout };
+            ended(runtime.stop_container(request), pod::reasons::KILL_CONTAINER_ERROR).await
+        }
+        Effect::RemoveContainer { container_id } => {
+            let request = v1::RemoveContainerRequest { container_id };
+            ended(runtime.remove_container(request), pod::reasons::REMOVE_CONTAINER_ERROR).await
+        }
+        Effect::StopSandbox { sandbox_id } => {
+            let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox_id };
+            ended(runtime.stop_pod_sandbox(request), pod::reasons::KILL_POD_SANDBOX_ERROR).await
+        }
+        Effect::RemoveSandbox { sandbox_id } => {
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox_id };
+            ended(runtime.remove_pod_sandbox(request), pod::reasons::KILL_POD_SANDBOX_ERROR).await
+        }
+        Effect::Inspect => inspect(&*runtime, &job.key.uid).await,
+        Effect::TearDown => outcome(teardown::tear_down(world, job.key).await),
+    }
+}
+
+async fn inspect(runtime: &dyn Runtime, uid: &str) -> Performed {
+    let stamp = clock::mono_ms();
+    match observe::inspect(runtime, uid).await {
+        Ok(pod) => {
+            let observed = pod.map(|pod| pod.observed).unwrap_or_default();
+            Performed { observed: Some((stamp, observed)), outcome: Outcome::Ok(Done::Nothing) }
+        }
+        Err(error) => outcome(failed("InspectFailed", &error)),
+    }
+}
+
+async fn ended<T>(call: impl Future<Output = Result<T, cri::Error>>, reason: &str) -> Performed {
+    outcome(match call.await {
+        Ok(_) => Outcome::Ok(Done::Nothing),
+        // What is not there has ended.
+        Err(error) if error.code == Code::NotFound => Outcome::Ok(Done::Nothing),
+        Err(error) => failed(reason, &error),
+    })
+}
+
+fn outcome(outcome: Outcome) -> Performed {
+    Performed { observed: None, outcome }
+}
+
+/// The outcome of a call that the runtime answered with an error.
+fn failed(reason: &str, error: &cri::Error) -> Outcome {
+    if error.code.leaves_outcome_unknown() {
+        return Outcome::Unknown;
+    }
+    let class = if error.code == Code::NotFound { FailureClass::Gone } else { FailureClass::Retry };
+    Outcome::Failed(Failure { class, reason: reason.to_owned(), message: error.message.clone() })
+}
+
+/// A failure to be tried again.
+fn retry(reason: &str, message: impl ToString) -> Outcome {
+    Outcome::Failed(Failure { class: FailureClass::Retry, reason: reason.to_owned(), message: message.to_string() })
+}
+
+/// The pod of an effect that only wanted pods are given.
+fn wanted(job: &Job) -> Result<Arc<Pod>, Outcome> {
+    job.pod.clone().ok_or_else(|| retry(pod::reasons::CREATE_CONTAINER_CONFIG_ERROR, "the pod is not wanted any more"))
+}
+
+/// Runs file work where blocking is allowed; a panic in it is a failure to be tried again.
+async fn blocking(reason: &'static str, work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| retry(reason, format!("file work broke off: {error}")))
+}

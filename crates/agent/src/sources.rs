@@ -1,0 +1,41 @@
+//! Where pods come from: each source reports the whole set of its files, whenever it changes, to the loop.
+
+pub(crate) mod files;
+pub(crate) mod last_good;
+pub(crate) mod mux;
+pub(crate) mod text;
+pub(crate) mod url;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+/// All that one source knows, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceReport {
+    /// Position of the source in the configuration.
+    pub(crate) source: usize,
+    pub(crate) files: Vec<FileReport>,
+}
+
+/// One file or URL of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct FileReport {
+    /// Path or URL.
+    pub(crate) name: Arc<str>,
+    /// The pods in force: of this version of the file or, while it has a problem, of its last good one.
+    pub(crate) pods: Vec<Arc<Pod>>,
+    pub(crate) problem: Option<Problem>,
+    /// Not looked at because of its name or kind.
+    pub(crate) ignored: bool,
+    /// When this came to be so.
+    pub(crate) since: Timestamp,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) message: String,
+}
