@@ -185,6 +185,8 @@ impl Renderer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     const LOG: &str = "2026-01-01T00:00:01.5Z stdout F one\n\
@@ -259,5 +261,31 @@ mod tests {
         renderer.next_file();
         renderer.feed(b"2026-01-01T00:00:02.5Z stdout F c\n", &mut out);
         assert_eq!(out, b"abc\n");
+    }
+
+    proptest::proptest! {
+        /// Whatever a file holds: no panic, no growth, and the same text however it is cut.
+        #[test]
+        fn s_m01_any_bytes(
+            tokens in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::sample::select(vec![" ", "\n", "P", "F", "F:x", "stdout", "stderr", "2026-01-01T00:00:01Z"])
+                        .prop_map(|token| token.as_bytes().to_vec()),
+                    proptest::collection::vec(proptest::prelude::any::<u8>(), 0..150),
+                ],
+                0..60,
+            ),
+            piece in 1usize..200,
+        ) {
+            let bytes = tokens.concat();
+            let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+            Renderer::new(None, Times::Shown).feed(&bytes, &mut whole);
+            let mut renderer = Renderer::new(None, Times::Shown);
+            for piece in bytes.chunks(piece) {
+                renderer.feed(piece, &mut pieces);
+                proptest::prop_assert!(renderer.pending.len() < MAX_HEADER_BYTES);
+            }
+            proptest::prop_assert_eq!(whole, pieces);
+        }
     }
 }

@@ -32,8 +32,11 @@ pub async fn open(source: LogSource, options: LogOptions, watches: &Watches) -> 
     let LogSource { root, path, ended } = source;
     let reading = blocking(move || Reading::open(Directory::open(&root, &path)?, &options)).await?;
     let subscription = if reading.follows { watches.subscribe(reading.directory.fd.as_fd()) } else { None };
-    let follower = Follower { reading, subscription, ended, has_ended: false };
-    Ok(Box::pin(stream::try_unfold(follower, Follower::next)))
+    Ok(start(Follower { reading, subscription, ended, has_ended: false }))
+}
+
+fn start(follower: Follower) -> LogStream {
+    Box::pin(stream::try_unfold(follower, Follower::next))
 }
 
 /// Work on files may wait for a disk, so it is done off the event loop.
@@ -212,5 +215,32 @@ impl Follower {
             () = &mut self.ended => self.has_ended = true,
             () = changed => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use futures_util::StreamExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_inotify_the_directory_is_polled() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("c")).unwrap();
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        let directory = Directory::open(root.path(), Path::new("c/0.log")).unwrap();
+        let reading = Reading::open(directory, &options).unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let ended = Box::pin(async move { ended.await.unwrap_or(()) });
+        let mut stream = start(Follower { reading, subscription: None, ended, has_ended: false });
+        fs::write(root.path().join("c/0.log"), "2026-01-01T00:00:01Z stdout F late\n").unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "late\n");
+        drop(end);
+        assert!(stream.next().await.is_none());
     }
 }

@@ -1,46 +1,44 @@
 //! Changes in log directories, from one inotify instance for all followers: a user may have only 128 of them.
 
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::io::Errno;
-use tokio::io::unix::AsyncFd;
+use futures_util::StreamExt;
+use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+/// Room for some hundred events read at once.
+const BUFFER_BYTES: usize = 4096;
+
 /// The watched directories. The instance exists while somebody follows.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Watches {
     shared: Arc<Mutex<Shared>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     instance: Option<Instance>,
-    /// By watch descriptor; followers of one directory share one.
-    directories: HashMap<i32, Watched>,
+    /// Followers of one directory share its descriptor.
+    directories: HashMap<WatchDescriptor, Watched>,
 }
 
-#[derive(Debug)]
 struct Instance {
-    fd: Arc<AsyncFd<OwnedFd>>,
+    watches: inotify::Watches,
     reader: AbortHandle,
 }
 
-#[derive(Debug)]
 struct Watched {
     followers: usize,
     changes: watch::Sender<()>,
 }
 
 /// One follower's view of its directory.
-#[derive(Debug)]
 pub(super) struct Subscription {
     shared: Arc<Mutex<Shared>>,
-    descriptor: i32,
+    descriptor: WatchDescriptor,
     pub(super) changes: watch::Receiver<()>,
 }
 
@@ -53,10 +51,10 @@ impl Watches {
     pub(super) fn subscribe(&self, directory: BorrowedFd<'_>) -> Option<Subscription> {
         let mut shared = lock(&self.shared);
         if shared.instance.is_none() {
-            let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
-            let fd = Arc::new(AsyncFd::register(fd).ok()?);
-            let reader = tokio::spawn(read(Arc::clone(&fd), Arc::downgrade(&self.shared))).abort_handle();
-            shared.instance = Some(Instance { fd, reader });
+            let events = Inotify::init().ok()?.into_event_stream(vec![0; BUFFER_BYTES]).ok()?;
+            let watches = events.watches();
+            let reader = tokio::spawn(read(events, Arc::downgrade(&self.shared))).abort_handle();
+            shared.instance = Some(Instance { watches, reader });
         }
         let subscription = shared.watch(directory).map(|(descriptor, changes)| Subscription {
             shared: Arc::clone(&self.shared),
@@ -69,19 +67,19 @@ impl Watches {
 }
 
 impl Shared {
-    fn watch(&mut self, directory: BorrowedFd<'_>) -> Option<(i32, watch::Receiver<()>)> {
-        let instance = self.instance.as_ref()?;
+    fn watch(&mut self, directory: BorrowedFd<'_>) -> Option<(WatchDescriptor, watch::Receiver<()>)> {
+        let instance = self.instance.as_mut()?;
         // The directory itself, whatever its path leads to by now.
         let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let events = WatchFlags::MODIFY
-            | WatchFlags::CREATE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::ONLYDIR;
-        let descriptor = inotify::add_watch(instance.fd.get_ref(), path, events).ok()?;
+        let events = WatchMask::MODIFY
+            | WatchMask::CREATE
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE_SELF
+            | WatchMask::ONLYDIR;
+        let descriptor = instance.watches.add(path, events).ok()?;
         let new = || Watched { followers: 0, changes: watch::channel(()).0 };
-        let watched = self.directories.entry(descriptor).or_insert_with(new);
+        let watched = self.directories.entry(descriptor.clone()).or_insert_with(new);
         watched.followers += 1;
         Some((descriptor, watched.changes.subscribe()))
     }
@@ -102,41 +100,30 @@ impl Drop for Subscription {
         watched.followers -= 1;
         if watched.followers == 0 {
             shared.directories.remove(&self.descriptor);
-            if let Some(instance) = &shared.instance {
+            if let Some(instance) = &mut shared.instance {
                 // Refused if the directory is gone, and its watch with it.
-                let _ = inotify::remove_watch(instance.fd.get_ref(), self.descriptor);
+                let _ = instance.watches.remove(self.descriptor.clone());
             }
             shared.close_if_idle();
         }
     }
 }
 
-/// Passes events on until it is aborted.
-async fn read(fd: Arc<AsyncFd<OwnedFd>>, shared: Weak<Mutex<Shared>>) {
-    loop {
-        let Ok(mut ready) = fd.readable().await else { return };
+/// Passes events on until it is aborted, or the instance fails: followers then see their channel closed.
+async fn read(mut events: EventStream<Vec<u8>>, shared: Weak<Mutex<Shared>>) {
+    while let Some(Ok(event)) = events.next().await {
         let Some(shared) = shared.upgrade() else { return };
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(fd.get_ref(), &mut buffer);
-        let failed = loop {
-            match events.next() {
-                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                    lock(&shared).directories.values().for_each(|watched| _ = watched.changes.send(()));
-                }
-                Ok(event) => {
-                    if let Some(watched) = lock(&shared).directories.get(&event.wd()) {
-                        let _ = watched.changes.send(());
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => break false,
-                Err(_) => break true,
-            }
-        };
-        if failed {
-            return;
+        let shared = lock(&shared);
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            shared.directories.values().for_each(|watched| _ = watched.changes.send(()));
+        } else if let Some(watched) = shared.directories.get(&event.wd) {
+            let _ = watched.changes.send(());
         }
-        ready.clear_ready();
+    }
+    if let Some(shared) = shared.upgrade() {
+        let mut shared = lock(&shared);
+        shared.directories.clear();
+        shared.instance = None;
     }
 }
 

@@ -1,0 +1,100 @@
+//! The host of the tests.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
+use server::logs::LogSource;
+use server::{
+    ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest, ManifestStatus,
+};
+use tokio::sync::oneshot;
+
+#[derive(Default)]
+pub(crate) struct FakeHost {
+    /// What is wrong, by check.
+    pub(crate) ill: Option<(HealthCheck, String)>,
+    pub(crate) log_root: PathBuf,
+    /// Taken by the first who asks for a log; without it the container has exited.
+    pub(crate) log_end: Mutex<Option<oneshot::Receiver<()>>>,
+    pub(crate) imported: Mutex<Vec<ImportRequest>>,
+    pub(crate) exec: super::exec::Script,
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    async fn pods(&self) -> List<Pod> {
+        let metadata = ObjectMeta { name: Some("nginx-here".into()), ..ObjectMeta::default() };
+        let containers = vec![Container { name: "nginx".into(), ..Container::default() }];
+        let spec = Some(PodSpec { containers, ..PodSpec::default() });
+        List { items: vec![Pod { metadata, spec, status: None }], metadata: ListMeta::default() }
+    }
+
+    async fn machine_info(&self) -> node::MachineInfo {
+        node::MachineInfo { num_cores: 7, ..node::MachineInfo::default() }
+    }
+
+    async fn health(&self, check: HealthCheck) -> Result<(), String> {
+        match &self.ill {
+            Some((ill, reason)) if *ill == check => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn manifests(&self) -> Vec<ManifestStatus> {
+        vec![ManifestStatus {
+            file: "/m/a.yaml".into(),
+            error: Some("spec.containers: required".into()),
+            ignored: false,
+            since: Time("2026-01-02T03:04:05Z".parse().unwrap()),
+            keeps_last_good: true,
+            pods: 1,
+        }]
+    }
+
+    async fn logs(&self, request: LogRequest) -> Result<LogSource, HostError> {
+        let container = request.container;
+        if container.pod != "p" {
+            return Err(HostError::not_found(format!("pod {:?} not found", container.pod)));
+        }
+        let attempt = if request.options.previous { 0 } else { 1 };
+        let end = self.log_end.lock().unwrap().take();
+        let path = format!("{}_p_uid/{}/{attempt}.log", container.namespace, container.container).into();
+        let ended = Box::pin(async move {
+            if let Some(end) = end {
+                let _ = end.await;
+            }
+        });
+        Ok(LogSource { root: self.log_root.clone(), path, ended })
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError> {
+        self.exec.start(request)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {
+        Ok(vec![ImageSummary {
+            id: "sha256:1".into(),
+            references: vec!["docker.io/library/nginx:latest".into()],
+            digests: Vec::new(),
+            size_bytes: 5,
+            pinned: true,
+        }])
+    }
+
+    async fn image_import(&self, request: ImportRequest) -> Result<Vec<ImportedImage>, HostError> {
+        self.imported.lock().unwrap().push(request);
+        Ok(vec![ImportedImage { reference: "docker.io/library/x:latest".into(), id: "sha256:2".into() }])
+    }
+
+    async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
+        match reference {
+            "nginx" => Ok(()),
+            "busy" => Err(cri::Error::failed_precondition("image busy is in use by pod p").into()),
+            _ => Err(HostError::not_found(format!("image {reference} not found"))),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The routers over real sockets, with a host that knows what the tests want.
+
+#![allow(clippy::unwrap_used)]
+
+mod exec;
+mod host;
+mod http;
+mod limits;
+mod logs;
+mod routes;

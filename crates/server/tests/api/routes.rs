@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use server::{HealthCheck, Limits};
+
+use crate::host::FakeHost;
+use crate::http::{Local, Tcp};
+
+async fn read_only(host: FakeHost) -> Tcp {
+    Tcp::start(server::read_only(Arc::new(host)), Limits::PUBLIC).await
+}
+
+#[tokio::test]
+async fn health_of_a_well_kubelet() {
+    let server = read_only(FakeHost::default()).await;
+    for (path, body) in [
+        ("/healthz", "ok"),
+        ("/healthz/ping", "ok"),
+        ("/healthz/log", "ok"),
+        ("/healthz/syncloop", "ok"),
+        ("/healthz?verbose", "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n"),
+        ("/healthz?verbose&exclude=log", "[+]ping ok\n[+]log excluded: ok\n[+]syncloop ok\nhealthz check passed\n"),
+        (
+            "/healthz?verbose&exclude=etcd",
+            "[+]ping ok\n[+]log ok\n[+]syncloop ok\n\
+             warn: some health checks cannot be excluded: no matches for \"etcd\"\nhealthz check passed\n",
+        ),
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, &*answer.body), (200, body), "{path}");
+        assert!(answer.head.contains("content-type: text/plain; charset=utf-8"), "{}", answer.head);
+    }
+    assert_eq!(server.get("/healthz/etcd").await.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_of_an_ill_kubelet() {
+    let ill = Some((HealthCheck::SyncLoop, "RunPodSandbox of pod x hangs for 4m".to_owned()));
+    let server = read_only(FakeHost { ill, ..FakeHost::default() }).await;
+    let list = "[+]ping ok\n[+]log ok\n[-]syncloop failed: RunPodSandbox of pod x hangs for 4m\nhealthz check failed\n";
+    for (path, status, body) in [
+        ("/healthz", 500, list),
+        ("/healthz?verbose", 500, list),
+        ("/healthz?exclude=syncloop", 200, "ok"),
+        ("/healthz/ping", 200, "ok"),
+        ("/healthz/syncloop", 500, "Internal server error: RunPodSandbox of pod x hangs for 4m\n"),
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, &*answer.body), (status, body), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn pods_are_a_list_as_the_kubelet_writes_it() {
+    let server = read_only(FakeHost::default()).await;
+    let answer = server.get("/pods").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: application/json"));
+    assert_eq!(
+        answer.body,
+        r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"nginx-here"},"spec":{"containers":[{"name":"nginx"}]}}]}"#
+    );
+}
+
+#[tokio::test]
+async fn the_machine() {
+    let server = read_only(FakeHost::default()).await;
+    let moved = server.get("/spec").await;
+    assert_eq!(moved.status, 301);
+    assert!(moved.head.contains("location: /spec/"), "{}", moved.head);
+    let answer = server.get("/spec/").await;
+    assert!(answer.head.contains("content-type: application/json"));
+    assert_eq!(answer.json()["num_cores"], 7);
+}
+
+#[tokio::test]
+async fn debug_paths_are_disabled_and_the_rest_does_not_exist() {
+    let server = read_only(FakeHost::default()).await;
+    for path in [
+        "/run/ns/p/c",
+        "/exec/ns/p/c?command=id",
+        "/attach/ns/p/c",
+        "/portForward/ns/p",
+        "/containerLogs/ns/p/c",
+        "/runningpods",
+        "/runningpods/",
+        "/logs/",
+        "/logs/../../etc/shadow",
+        "/debug/pprof/heap",
+        "/debug/pprof",
+    ] {
+        for method in ["GET", "POST"] {
+            let answer = server.send(method, path).await;
+            assert_eq!((answer.status, &*answer.body), (405, "Debug endpoints are disabled.\n"), "{method} {path}");
+        }
+    }
+    for path in ["/", "/metrics", "/stats/summary", "/configz", "/checkpoint/a/b/c", "/manifests", "/images", "/podsx"]
+    {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(server.send("POST", "/pods").await.status, 405);
+}
+
+#[tokio::test]
+async fn s_g03_the_health_port_serves_health_only() {
+    let server = Tcp::start(server::healthz(Arc::new(FakeHost::default())), Limits::PUBLIC).await;
+    assert_eq!(server.get("/healthz").await.body, "ok");
+    for path in ["/", "/pods", "/spec/", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/exec/a/b/c", "/logs/"] {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_local_socket_has_facts_and_manifests() {
+    let server = Local::start(Arc::new(FakeHost::default()));
+    assert_eq!(server.get("/healthz").await.body, "ok");
+    assert_eq!(server.get("/pods").await.json()["kind"], "PodList");
+    assert_eq!(server.get("/spec/").await.json()["num_cores"], 7);
+    let answer = server.get("/manifests").await;
+    let manifests: Vec<server::ManifestStatus> = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(manifests[0].file, "/m/a.yaml");
+    assert_eq!(answer.json()[0]["keepsLastGood"], true);
+    assert_eq!(answer.json()[0]["since"], "2026-01-02T03:04:05Z");
+    assert_eq!(server.get("/metrics").await.status, 404);
+}
+
+#[tokio::test]
+async fn images_over_the_local_socket() {
+    let host = Arc::new(FakeHost::default());
+    let server = Local::start(host.clone());
+    let images: Vec<server::ImageSummary> = serde_json::from_str(&server.get("/images").await.body).unwrap();
+    assert!(images[0].pinned);
+
+    let answer = server.send("POST", "/images/import", r#"{"path":"/tmp/a.tar","pinned":true}"#).await;
+    let imported: Vec<server::ImportedImage> = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(imported[0].id, "sha256:2");
+    assert_eq!(host.imported.lock().unwrap()[0].path.to_str(), Some("/tmp/a.tar"));
+    for (body, part) in
+        [(r#"{"path":"a.tar"}"#, "must be absolute"), (r#"{"path":"/a.tar","pined":true}"#, "pined"), ("", "must be {")]
+    {
+        let answer = server.send("POST", "/images/import", body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.message().contains(part), "{}", answer.message());
+    }
+
+    assert_eq!(server.send("DELETE", "/images?reference=nginx", "").await.status, 204);
+    for (query, status, part) in
+        [("?reference=x%2Fy", 404, "x/y not found"), ("?reference=busy", 409, "in use"), ("", 400, "?reference=")]
+    {
+        let answer = server.send("DELETE", &format!("/images{query}"), "").await;
+        assert_eq!(answer.status, status, "{query}");
+        assert!(answer.message().contains(part), "{}", answer.message());
+    }
+}
