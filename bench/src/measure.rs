@@ -66,7 +66,8 @@ pub(crate) fn burst(side: &dyn Side, stamps: &Stamps, names: &[String], idle: Op
     side.await_reported(names)?;
     let reported_ns = now_ns();
 
-    std::thread::sleep(Duration::from_secs(2));
+    // What the start stirred up has settled then.
+    std::thread::sleep(Duration::from_secs(5));
     let supervisors = side.supervisors();
     let memory = footprint::memory(&supervisors)?;
     let idle_percent = match idle {
