@@ -76,6 +76,8 @@ impl ExitStatus {
     }
 }
 
+// One is built, sent and dropped at a time, so the largest variant costs nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     /// Start the container whose spec lies in `containers/<container>/spec`.

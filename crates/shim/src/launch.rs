@@ -1,0 +1,102 @@
+//! Starting children: the parent's half.
+
+use crate::failure::{Result, Step, refused};
+use crate::setup::{self, Channel, ContainerJob, ExecJob, Stdio};
+use crate::sys::{self, Cloned};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use shim::protocol::{ContainerSpec, Process, records};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A child that is setting itself up.
+pub(crate) struct Launched {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: OwnedFd,
+    /// Reading ends of its output; none where it has a terminal or nobody reads.
+    pub(crate) output: Option<[OwnedFd; 2]>,
+}
+
+/// Clones the init of a container whose directory is `dir`.
+pub(crate) fn container(spec: &ContainerSpec, dir: &Path) -> Result<Launched> {
+    let (stdio, output) = if spec.process.terminal {
+        (Stdio::Terminal, None)
+    } else if spec.log.is_some() {
+        let (out_reader, out_writer) = pipe()?;
+        let (err_reader, err_writer) = pipe()?;
+        (Stdio::Descriptors([null()?, out_writer, err_writer]), Some([out_reader, err_reader]))
+    } else {
+        (Stdio::Descriptors([null()?, null()?, null()?]), None)
+    };
+    let (ours, theirs) = channel()?;
+    let pid_namespace = if spec.new_pid_ns { libc::CLONE_NEWPID } else { 0 };
+    match sys::clone_process(libc::CLONE_NEWNS | pid_namespace).step(|| "clone the container's init".into())? {
+        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output }),
+        Cloned::Child => setup::run_container(ContainerJob {
+            spec,
+            root_dir: dir.join(records::ROOT),
+            stdio,
+            channel: Channel(theirs),
+        }),
+    }
+}
+
+/// What an exec needs to know of its container.
+pub(crate) struct Target<'a> {
+    pub(crate) init: &'a OwnedFd,
+    pub(crate) cgroups: &'a [PathBuf],
+    /// The shim's own pid namespace, where it has to come back to.
+    pub(crate) own_pid_namespace: &'a OwnedFd,
+}
+
+/// Clones another process of a running container. The child is the shim's own, so that its end is seen here, and lives
+/// in the container's pid namespace: setns(2) puts the children, not the caller, there.
+pub(crate) fn exec(process: &Process, target: &Target<'_>, fds: Vec<OwnedFd>) -> Result<Launched> {
+    let stdio = match (process.terminal, <[OwnedFd; 3]>::try_from(fds)) {
+        (true, _) => Stdio::Terminal,
+        (false, Ok(fds)) => Stdio::Descriptors(fds),
+        (false, Err(fds)) => {
+            let detail = format!("it comes with {} descriptors, without a terminal it takes 3", fds.len());
+            return Err(refused("start an exec", detail));
+        }
+    };
+    let init = target.init.try_clone().step(|| "keep the container's init at hand".into())?;
+    let (ours, theirs) = channel()?;
+    let enter = || "enter the container's pid namespace".to_owned();
+    move_into_thread_name_spaces(target.init.as_fd(), ThreadNameSpaceType::PROCESS_ID).step(enter)?;
+    let cloned = sys::clone_process(0);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        // The way back to an ancestor is always open; were it not, the next child would be born in the wrong place.
+        leave_pid_namespace(target.own_pid_namespace.as_fd())?;
+    }
+    match cloned.step(|| "clone the exec".into())? {
+        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output: None }),
+        Cloned::Child => {
+            setup::run_exec(ExecJob { process, cgroups: target.cgroups, init, stdio, channel: Channel(theirs) })
+        }
+    }
+}
+
+fn leave_pid_namespace(own: BorrowedFd<'_>) -> Result<()> {
+    move_into_link_name_space(own, Some(LinkNameSpaceType::ProcessID)).step(|| "return to our pid namespace".into())
+}
+
+fn channel() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .step(|| "make a channel to the new process".into())
+}
+
+/// The reading end does not block the shim; the writing end, which is the container's, blocks as programs expect.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let step = || "make a pipe".to_owned();
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
+    rustix::io::ioctl_fionbio(&reader, true).step(step)?;
+    Ok((reader, writer))
+}
+
+fn null() -> Result<OwnedFd> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step(|| "open /dev/null".into())
+}

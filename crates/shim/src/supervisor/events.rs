@@ -1,0 +1,171 @@
+//! What happens to containers and execs.
+
+use super::{Supervisor, Token};
+use crate::container::{Container, Output, Phase, Read, reap};
+use crate::failure::{Result, Step};
+use crate::log::Stream;
+use crate::startup::{Progress, Reply, Startup};
+use crate::{records as files, time};
+use shim::protocol::{ExitRecord, ExitStatus, FromShim, Response, StartedRecord, VERSION, records};
+use std::os::fd::AsFd;
+
+impl Supervisor {
+    pub(super) fn on_container_channel(&mut self, key: u32) {
+        let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
+        let Phase::Starting(startup) = &mut self.containers[at].phase else { return };
+        let progress = startup.pump(&mut self.buffer);
+        if progress == Progress::Pending {
+            return;
+        }
+        let channel = startup.channel.take();
+        let (reply, terminal) = (startup.reply, startup.terminal.take());
+        if let Some(channel) = channel {
+            self.unwatch(&channel);
+        }
+        // A failed one is answered for when it is reaped, so that its name is free when the answer is read.
+        if progress == Progress::Executed {
+            if let Some(master) = terminal {
+                let output = Output::new(master, Stream::Stdout);
+                self.watch(output.fd.as_fd(), Token::Output(key, 0)).ok();
+                self.containers[at].output[0] = Some(output);
+            }
+            self.started(at, reply);
+        }
+    }
+
+    fn started(&mut self, at: usize, reply: Reply) {
+        let container = &mut self.containers[at];
+        match record_start(&self.dir, container) {
+            Ok(started) => {
+                container.deadline_ms = None;
+                container.phase = Phase::Running(started.clone());
+                self.arm_timer();
+                self.answer(reply, Response::Started(started), None);
+            }
+            // What is not on disk must not be: after a crash of the kubelet nobody would know of it.
+            Err(failure) => {
+                container.kill();
+                if let Phase::Starting(startup) = &mut container.phase {
+                    startup.fail(failure);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_container_exit(&mut self, key: u32) {
+        // What it said before it ended comes first.
+        self.on_container_channel(key);
+        let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
+        let Some(exit) = reap(&self.containers[at].pidfd) else { return };
+        self.unwatch(&self.containers[at].pidfd);
+        match &self.containers[at].phase {
+            Phase::Starting(_) => self.start_failed(at, exit),
+            Phase::Running(started) => {
+                let started = started.clone();
+                self.exited(at, started, exit);
+            }
+            Phase::Exited(..) => {}
+        }
+    }
+
+    fn start_failed(&mut self, at: usize, exit: ExitStatus) {
+        let container = self.containers.swap_remove(at);
+        self.unwatch_all(&container);
+        container.kill_rest();
+        self.arm_timer();
+        if let Phase::Starting(startup) = container.phase {
+            self.answer_failed(startup, exit);
+        }
+    }
+
+    fn answer_failed(&mut self, startup: Startup, exit: ExitStatus) {
+        if let Some(channel) = &startup.channel {
+            self.unwatch(channel);
+        }
+        let reply = startup.reply;
+        self.answer(reply, Response::Failed(startup.into_failure(exit)), None);
+    }
+
+    /// The order matters: output, counters, record on disk, word to the engine.
+    fn exited(&mut self, at: usize, started: StartedRecord, exit: ExitStatus) {
+        let container = &mut self.containers[at];
+        container.deadline_ms = None;
+        container.kill_rest();
+        for stream in 0..self.containers[at].output.len() {
+            if self.containers[at].drain(stream, &mut self.buffer, &mut self.batch) == Read::Ended {
+                self.close_output(at, stream);
+            }
+        }
+        let container = &mut self.containers[at];
+        let record = ExitRecord {
+            version: VERSION,
+            exit,
+            oom_killed: container.was_oom_killed(exit),
+            finished_at_ns: time::now_ns(),
+        };
+        // A full disk must not hide the end; the record stays in memory and is told to whoever lists.
+        if let Ok(dir) = files::container_dir(&self.dir, &container.id) {
+            files::write(&dir, records::EXIT, &record).ok();
+        }
+        container.phase = Phase::Exited(started, record.clone());
+        let message = FromShim::Exited { container: container.id.clone(), record };
+        self.arm_timer();
+        self.broadcast(&message);
+    }
+
+    pub(super) fn on_output(&mut self, key: u32, stream: usize) {
+        let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
+        if self.containers[at].read_output(stream, &mut self.buffer, &mut self.batch) == Read::Ended {
+            self.close_output(at, stream);
+        }
+    }
+
+    fn close_output(&mut self, at: usize, stream: usize) {
+        if let Some(output) = self.containers[at].output[stream].take() {
+            self.unwatch(&output.fd);
+        }
+    }
+
+    pub(super) fn on_exec_channel(&mut self, key: u32) {
+        let Some(exec) = self.execs.iter_mut().find(|exec| exec.key == key) else { return };
+        let Some(startup) = &mut exec.startup else { return };
+        let progress = startup.pump(&mut self.buffer);
+        if progress == Progress::Pending {
+            return;
+        }
+        let channel = startup.channel.take();
+        let pid = exec.pid;
+        // A failed one is answered for when it is reaped.
+        let started = if progress == Progress::Executed { exec.startup.take() } else { None };
+        if let Some(channel) = channel {
+            self.unwatch(&channel);
+        }
+        if let Some(startup) = started {
+            self.answer(startup.reply, Response::ExecStarted { pid }, startup.terminal.as_ref());
+        }
+    }
+
+    pub(super) fn on_exec_exit(&mut self, key: u32) {
+        self.on_exec_channel(key);
+        let Some(at) = self.execs.iter().position(|exec| exec.key == key) else { return };
+        let Some(exit) = reap(&self.execs[at].pidfd) else { return };
+        let exec = self.execs.swap_remove(at);
+        self.unwatch(&exec.pidfd);
+        match exec.startup {
+            Some(startup) => self.answer_failed(startup, exit),
+            None => self.broadcast(&FromShim::ExecExited { exec: exec.id, exit }),
+        }
+    }
+}
+
+fn record_start(dir: &std::path::Path, container: &Container) -> Result<StartedRecord> {
+    let step = || format!("record the start of the container {}", container.id);
+    let started = StartedRecord {
+        version: VERSION,
+        pid: container.pid,
+        start_ticks: files::start_ticks(container.pid).step(step)?,
+        started_at_ns: time::now_ns(),
+    };
+    files::write(&files::container_dir(dir, &container.id)?, records::STARTED, &started).step(step)?;
+    Ok(started)
+}
