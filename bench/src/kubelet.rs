@@ -5,6 +5,7 @@ use crate::stamp::{IMAGE, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail};
 use e2e::{Machine, Options};
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Kubelet {
-    machine: Machine,
+    /// Taken only by the end.
+    machine: Option<Machine>,
     marks: Marks,
     stamps: PathBuf,
 }
@@ -28,7 +30,7 @@ impl Kubelet {
             bridge: name.replace("kt", "k"),
             cgroup: name,
         };
-        Kubelet { machine, marks, stamps: stamps.dir.clone() }
+        Kubelet { machine: Some(machine), marks, stamps: stamps.dir.clone() }
     }
 
     fn manifest(&self, name: &str) -> String {
@@ -41,9 +43,18 @@ impl Kubelet {
         )
     }
 
-    /// Ends the kubelet and takes the census of what it left.
-    pub(crate) fn finish(self) {
-        self.machine.finish();
+    fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("taken only by drop")
+    }
+}
+
+impl Drop for Kubelet {
+    /// Removes the pods, ends the kubelet and takes the census. Figures are not lost over what it finds.
+    fn drop(&mut self) {
+        let Some(machine) = self.machine.take().filter(|_| !std::thread::panicking()) else { return };
+        if std::panic::catch_unwind(AssertUnwindSafe(|| machine.finish())).is_err() {
+            eprintln!("the kubelet did not leave the machine as it was; the figures are not touched by it");
+        }
     }
 }
 
@@ -60,9 +71,9 @@ impl Side for Kubelet {
     fn start_all(&self, names: &[String]) -> Result<u64> {
         let mut renames = Vec::new();
         for name in names {
-            let hidden = self.machine.manifests.join(format!(".{name}.yaml"));
+            let hidden = self.machine().manifests.join(format!(".{name}.yaml"));
             std::fs::write(&hidden, self.manifest(name)).with_context(|| format!("write {}", hidden.display()))?;
-            renames.push((hidden, self.machine.manifests.join(format!("{name}.yaml"))));
+            renames.push((hidden, self.machine().manifests.join(format!("{name}.yaml"))));
         }
         let ordered_ns = now_ns();
         for (hidden, seen) in renames {
@@ -74,12 +85,12 @@ impl Side for Kubelet {
     fn await_reported(&self, names: &[String]) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let running = self.machine.pods().iter().filter(|pod| pod["status"]["phase"] == "Running").count();
+            let running = self.machine().pods().iter().filter(|pod| pod["status"]["phase"] == "Running").count();
             if running >= names.len() {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{running} of {} pods running; the kubelet's log:\n{}", names.len(), self.machine.log());
+                bail!("{running} of {} pods running; the kubelet's log:\n{}", names.len(), self.machine().log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -88,7 +99,7 @@ impl Side for Kubelet {
     fn remove_all(&self, names: &[String]) -> Result<u64> {
         let ordered_ns = now_ns();
         for name in names {
-            self.machine.remove_manifest(&format!("{name}.yaml"));
+            self.machine().remove_manifest(&format!("{name}.yaml"));
         }
         Ok(ordered_ns)
     }
@@ -98,8 +109,8 @@ impl Side for Kubelet {
     }
 
     fn supervisors(&self) -> Vec<u32> {
-        let mut pids = self.machine.shim_pids();
-        pids.push(self.machine.kubelet_pid());
+        let mut pids = self.machine().shim_pids();
+        pids.push(self.machine().kubelet_pid());
         pids
     }
 }

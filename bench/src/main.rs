@@ -17,7 +17,7 @@ use measure::{Burst, Life};
 use report::{Goal, Row, percentile};
 use side::Side;
 use stamp::Stamps;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Debug, Parser)]
@@ -111,7 +111,7 @@ struct Lives {
 }
 
 /// The sides take turns, so that a disturbance of the machine meets all of them.
-fn lives(arguments: &Arguments, archive: &std::path::Path, stamps: &Stamps) -> Result<Lives> {
+fn lives(arguments: &Arguments, archive: &Path, stamps: &Stamps) -> Result<Lives> {
     let rounds = if arguments.quick { 8 } else { 30 };
     let kubelet = arguments.measures(Which::Kubelet).then(|| Kubelet::start(stamps));
     let daemon = if arguments.measures(Which::Docker) { Some(Daemon::start(archive, stamps)?) } else { None };
@@ -138,9 +138,6 @@ fn lives(arguments: &Arguments, archive: &std::path::Path, stamps: &Stamps) -> R
                 into.push(life);
             }
         }
-    }
-    if let Some(kubelet) = kubelet {
-        kubelet.finish();
     }
     Ok(lives)
 }
@@ -179,7 +176,7 @@ struct Bursts {
     docker: Vec<(usize, Burst)>,
 }
 
-fn bursts(arguments: &Arguments, archive: &std::path::Path, stamps: &Stamps) -> Result<Bursts> {
+fn bursts(arguments: &Arguments, archive: &Path, stamps: &Stamps) -> Result<Bursts> {
     let pods = if arguments.quick { 20 } else { 100 };
     let idle = Duration::from_secs(if arguments.quick { 10 } else { 60 });
     let idle = arguments.wants(&[Measure::Idle]).then_some(idle);
@@ -189,7 +186,6 @@ fn bursts(arguments: &Arguments, archive: &std::path::Path, stamps: &Stamps) -> 
         eprintln!("{pods} at once: kubelet");
         let kubelet = Kubelet::start(stamps);
         bursts.kubelet = Some(measure::burst(&kubelet, stamps, &names("kubelet"), idle)?);
-        kubelet.finish();
     }
     if arguments.measures(Which::Docker) {
         let ways: &[usize] = if arguments.quick || !arguments.wants(&[Measure::Burst]) { &[4] } else { &[2, 4, 8] };
