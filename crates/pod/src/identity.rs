@@ -191,7 +191,7 @@ mod tests {
     fn uid_is_stable_and_follows_pod_node_and_source() {
         let base = uid(&pod(), &file("/m/a.yaml"), "n1");
         // Pinned: a change of this number restarts every pod of every user at an upgrade.
-        assert_eq!(base, "PINNED");
+        assert_eq!(base, "76c700fc015ad9678061c1d7ca14f474");
         assert_eq!(base, uid(&pod(), &file("/m/a.yaml"), "n1"));
         let mut edited = pod();
         edited.metadata.labels = None;

@@ -212,13 +212,13 @@ impl Reader<'_> {
     fn pod(&mut self, document: usize, value: Value, place: Place<'_>, errors: &mut Vec<FieldError>) {
         let before = errors.len();
         let decoded = decode::pod(value);
-        let wrong: Vec<String> = decoded.errors.iter().map(|error| error.path.clone()).collect();
+        let taken_out = decoded.taken_out;
         errors.extend(decoded.errors.into_iter().map(|error| place.error(error)));
         let Some(mut pod) = decoded.pod else { return };
         defaults::apply(&mut pod);
         // What could not be decoded is absent from the pod: complaining that it is absent would only confuse.
         let told = |error: &FieldError| {
-            wrong.iter().any(|path| path.starts_with(&error.path) || error.path.starts_with(path.as_str()))
+            taken_out.iter().any(|path| is_within(path, &error.path) || is_within(&error.path, path))
         };
         let found = support::unsupported(&pod).into_iter().chain(validate::pod(&pod));
         errors.extend(found.filter(|error| !told(error)).map(|error| place.error(error)));
@@ -262,6 +262,11 @@ impl Place<'_> {
     fn error(self, error: FieldError) -> FieldError {
         FieldError { path: join(self.prefix, &error.path), ..error }
     }
+}
+
+/// Whether the first path is the second, or beneath it.
+fn is_within(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn join(prefix: &str, path: &str) -> String {

@@ -13,10 +13,16 @@ use std::cell::Cell;
 /// Names listed when none of them is near to the misspelt one; longer lists help nobody.
 const LISTED_NAMES: usize = 12;
 
-/// What became of a value. A pod that comes with errors lacks the fields that are named in them.
+/// Longest list in a pod. A typed container is a hundred times larger than the two bytes that can stand for it in the text, so
+/// lists are bounded before they become typed.
+const MAX_LIST: usize = 5_000;
+
+/// What became of a value.
 pub(super) struct Decoded {
     pub pod: Option<Pod>,
     pub errors: Vec<FieldError>,
+    /// Paths of wrong types: the pod lacks what stood there.
+    pub taken_out: Vec<String>,
 }
 
 /// One step of a path.
@@ -28,7 +34,10 @@ enum Step {
 
 /// Decodes a pod. Decoding stops at the first wrong type, so what is wrong is taken out and decoding is tried again.
 pub(super) fn pod(mut value: Value) -> Decoded {
-    let mut errors = Vec::new();
+    let (mut errors, mut taken_out) = (Vec::new(), Vec::new());
+    if let Some(error) = too_long(&value, &mut Vec::new()) {
+        return Decoded { pod: None, errors: vec![error], taken_out };
+    }
     while errors.len() <= MAX_ERRORS_PER_DOCUMENT {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
@@ -37,19 +46,45 @@ pub(super) fn pod(mut value: Value) -> Decoded {
             serde_ignored::deserialize(deserializer, |path| unknown.push(ignored_steps(&path)));
         match result {
             Ok(pod) => {
-                errors.extend(unknown.iter().map(|steps| unknown_field(steps)));
-                return Decoded { pod: Some(pod), errors };
+                let told = unknown.len().min(MAX_ERRORS_PER_DOCUMENT);
+                errors.extend(unknown[..told].iter().map(|steps| unknown_field(steps)));
+                // These will only be counted, so nobody reads a suggestion, which costs much more than the rest.
+                errors.extend(unknown[told..].iter().map(|steps| FieldError::new(show(steps), "unknown field")));
+                return Decoded { pod: Some(pod), errors, taken_out };
             }
             Err(error) => {
                 let steps = tracked_steps(&track.path());
                 errors.push(wrong_type(&value, &steps, &error.to_string()));
+                taken_out.push(show(&steps));
                 if !take_out(&mut value, &steps) {
                     break;
                 }
             }
         }
     }
-    Decoded { pod: None, errors }
+    Decoded { pod: None, errors, taken_out }
+}
+
+fn too_long(value: &Value, steps: &mut Vec<Step>) -> Option<FieldError> {
+    match value {
+        Value::Array(items) if items.len() > MAX_LIST => {
+            let found = format!("{} entries", items.len());
+            Some(FieldError::with_found(show(steps), found, format!("a list may have at most {MAX_LIST} entries")))
+        }
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            steps.push(Step::Index(index));
+            let error = too_long(item, steps);
+            steps.pop();
+            error
+        }),
+        Value::Object(map) => map.iter().find_map(|(key, item)| {
+            steps.push(Step::Key(key.clone()));
+            let error = too_long(item, steps);
+            steps.pop();
+            error
+        }),
+        _ => None,
+    }
 }
 
 fn tracked_steps(path: &serde_path_to_error::Path) -> Vec<Step> {

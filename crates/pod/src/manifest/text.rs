@@ -14,6 +14,8 @@ const MAX_NODES: usize = 200_000;
 const MAX_DEPTH: usize = 64;
 /// Uses of `*alias` in a manifest.
 const MAX_ALIASES: usize = 1_000;
+/// Values that aliases may unfold to, and that are kept because an anchor names them.
+const MAX_UNFOLDED: usize = 20_000;
 const MAX_DOCUMENTS: usize = super::MAX_PODS + 1;
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -39,11 +41,15 @@ impl From<Problem> for Failure {
 /// All documents that are not empty.
 pub(super) fn documents(bytes: &[u8]) -> Result<Vec<Value>, Failure> {
     let text = readable(bytes)?;
-    if !text.trim_start().starts_with('{') {
-        return yaml(text);
-    }
-    // What begins with a brace is JSON, unless it is YAML in flow style: then only YAML's parser understands it.
-    json(text).or_else(|failure| yaml(text).map_err(|_| failure))
+    let Some(inside) = text.trim_start().strip_prefix('{') else { return yaml(text) };
+    // What begins with a brace is JSON, unless it is YAML in flow style. If it is neither, a quoted key tells which was meant.
+    let failure = match json(text) {
+        Ok(documents) => return Ok(documents),
+        Err(failure @ Failure { problem: Problem::TooComplex { .. }, .. }) => return Err(failure),
+        Err(failure) => failure,
+    };
+    let meant_json = inside.trim_start().starts_with(['"', '}']);
+    yaml(text).map_err(|yaml_failure| if meant_json { failure } else { yaml_failure })
 }
 
 /// The bytes as text without a byte order mark.
@@ -77,7 +83,7 @@ pub(super) fn yaml_options() -> serde_saphyr::Options {
             flow_nesting_limit: MAX_DEPTH,
             max_aliases: MAX_ALIASES,
             max_anchors: MAX_ALIASES,
-            max_recorded_anchor_events: MAX_NODES,
+            max_recorded_anchor_events: MAX_UNFOLDED,
             max_recorded_anchor_bytes: MAX_BYTES,
             max_documents: MAX_DOCUMENTS,
             max_total_scalar_bytes: 2 * MAX_BYTES,
@@ -91,28 +97,64 @@ pub(super) fn yaml_options() -> serde_saphyr::Options {
         legacy_octal_numbers: true,
         reject_unsupported_tags: true,
     };
-    options.alias_limits.max_total_replayed_events = MAX_NODES;
+    options.alias_limits.max_total_replayed_events = MAX_UNFOLDED;
     options.alias_limits.max_replay_stack_depth = MAX_DEPTH;
     options
 }
 
 fn yaml_failure(error: &serde_saphyr::Error) -> Failure {
     use serde_saphyr::Error;
-    let error = error.without_snippet();
     let known = error.location().filter(|location| location.line() > 0);
     let position = known.map(|location| Position { line: location.line(), column: Some(location.column()) });
-    let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    let limit = matches!(
-        error,
-        Error::Budget { .. }
-            | Error::AliasReplayLimitExceeded { .. }
-            | Error::AliasReplayCounterOverflow { .. }
-            | Error::AliasReplayStackDepthExceeded { .. }
-            | Error::AliasExpansionLimitExceeded { .. }
-    );
-    let problem = if limit { Problem::TooComplex { message } } else { Problem::Syntax { format: "YAML", message } };
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner.without_snippet();
+    }
+    let problem = match limit_exceeded(error) {
+        Some(message) => Problem::TooComplex { message },
+        None => Problem::Syntax { format: "YAML", message: yaml_message(error) },
+    };
     Failure { position, problem }
+}
+
+fn yaml_message(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate key {key:?}"),
+        Error::DuplicateMappingKey { key: None, .. } => "duplicate key".to_owned(),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias refers to what it is part of".to_owned(),
+        other => without_position(&other.to_string()),
+    }
+}
+
+fn limit_exceeded(error: &serde_saphyr::Error) -> Option<String> {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
+    let aliases =
+        || format!("aliases unfold to more than {MAX_UNFOLDED} values, or there are more than {MAX_ALIASES} of them");
+    Some(match error {
+        Error::Budget { breach, .. } => match breach {
+            BudgetBreach::Depth { .. } => too_deep(),
+            BudgetBreach::Documents { .. } => format!("more than {MAX_DOCUMENTS} documents"),
+            BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => format!("more than {MAX_NODES} values"),
+            BudgetBreach::SequenceUnbalanced => return None,
+            _ => aliases(),
+        },
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. } => aliases(),
+        _ => return None,
+    })
+}
+
+fn too_deep() -> String {
+    format!("nested deeper than {MAX_DEPTH} levels")
+}
+
+/// The parsers repeat the position at the end of their messages.
+fn without_position(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 fn json(text: &str) -> Result<Vec<Value>, Failure> {
@@ -153,7 +195,7 @@ fn json_failure(error: &serde_json::Error) -> Failure {
     let position =
         (error.line() > 0).then(|| Position { line: error.line() as u64, column: Some(error.column() as u64) });
     let problem = if message.contains("recursion limit") {
-        Problem::TooComplex { message: "nested too deeply".to_owned() }
+        Problem::TooComplex { message: too_deep() }
     } else {
         Problem::Syntax { format: "JSON", message }
     };

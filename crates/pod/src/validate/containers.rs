@@ -58,6 +58,8 @@ const CAPABILITIES: [&str; 41] = [
     "SYS_TTY_CONFIG",
     "WAKE_ALARM",
 ];
+/// Far more than any node could run beside each other; it bounds what one manifest can ask for.
+const CONTAINERS_MAX: usize = 500;
 const SYS_ADMIN: &str = "SYS_ADMIN";
 const CPU_DIVISORS: [&str; 2] = ["1m", "1"];
 const BYTE_DIVISORS: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
@@ -65,6 +67,10 @@ const BYTE_DIVISORS: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki
 pub(super) fn check(containers: &[Container], volumes: &BTreeSet<String>, errors: &mut Errors) {
     if containers.is_empty() {
         errors.missing("spec.containers", "a pod needs at least one container");
+    }
+    if containers.len() > CONTAINERS_MAX {
+        let message = format!("at most {CONTAINERS_MAX} are allowed in a pod");
+        return errors.invalid("spec.containers", format!("{} containers", containers.len()), message);
     }
     let all: BTreeSet<&str> = containers.iter().map(|container| container.name.as_str()).collect();
     let mut seen = BTreeSet::new();
