@@ -5,6 +5,31 @@
 
 mod cidr;
 mod config;
+mod container;
+mod delete;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod files;
+mod filter;
+mod ids;
+mod images;
+mod machine;
+mod network;
+mod record;
+mod recover;
+mod sandbox;
+mod shim_link;
+mod shim_process;
+mod spec;
+mod state;
+mod status;
+mod sys;
+mod terminal;
 
 pub use cidr::{Cidr, CidrError};
 pub use config::Config;
+pub use engine::{Engine, OpenError};
+pub use files::FileError;
+pub use network::NetworkError;

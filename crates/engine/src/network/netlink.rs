@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const HEADER_BYTES: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -19,6 +19,13 @@ const ANSWER_SECS: u64 = 10;
 pub(crate) struct Netlink {
     fd: OwnedFd,
     seq: u32,
+}
+
+/// Which part of the kernel is spoken to.
+#[derive(Clone, Copy)]
+pub(crate) enum Family {
+    Route,
+    Netfilter,
 }
 
 /// One message the kernel sent back.
@@ -37,13 +44,13 @@ impl Answer {
 }
 
 impl Netlink {
-    pub(crate) fn open(protocol: Protocol) -> io::Result<Self> {
-        let fd = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(protocol),
-        )?;
+    pub(crate) fn open(family: Family) -> io::Result<Self> {
+        let protocol = match family {
+            // Number 0, which rustix writes as no protocol.
+            Family::Route => None,
+            Family::Netfilter => Some(NETFILTER),
+        };
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&fd, Timeout::Recv, Some(Duration::from_secs(ANSWER_SECS)))?;
         Ok(Self { fd, seq: 0 })

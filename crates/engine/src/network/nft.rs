@@ -5,9 +5,7 @@
 
 use std::io;
 
-use rustix::net::netlink;
-
-use super::netlink::Netlink;
+use super::netlink::{Family, Netlink};
 use crate::Cidr;
 
 const CHAIN: &str = "postrouting";
@@ -40,7 +38,7 @@ const NEST: u16 = 0x8000;
 
 /// Makes the table anew, whatever it held, in one transaction.
 pub(crate) fn install(table: &str, cidr: Cidr) -> io::Result<()> {
-    let mut socket = Netlink::open(netlink::NETFILTER)?;
+    let mut socket = Netlink::open(Family::Netfilter)?;
     let mut batch = Batch::new(&mut socket);
     // The kernel deletes only what exists, so it is made first.
     batch.add(NEW_TABLE, CREATE, &table_body(table));
@@ -53,7 +51,7 @@ pub(crate) fn install(table: &str, cidr: Cidr) -> io::Result<()> {
 
 /// Whether the rule is there; `false` too when table or chain are gone.
 pub(crate) fn installed(table: &str) -> io::Result<bool> {
-    let mut socket = Netlink::open(netlink::NETFILTER)?;
+    let mut socket = Netlink::open(Family::Netfilter)?;
     let seq = socket.next_seq();
     let mut body = Vec::new();
     text(&mut body, 1, table);
@@ -69,7 +67,7 @@ pub(crate) fn installed(table: &str) -> io::Result<bool> {
 
 /// Removes the table; one that is gone is removed already.
 pub(crate) fn remove(table: &str) -> io::Result<()> {
-    let mut socket = Netlink::open(netlink::NETFILTER)?;
+    let mut socket = Netlink::open(Family::Netfilter)?;
     let mut batch = Batch::new(&mut socket);
     batch.add(DEL_TABLE, 0, &table_body(table));
     match batch.commit() {

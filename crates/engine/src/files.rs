@@ -1,0 +1,169 @@
+//! Small files: written whole or not at all, and the ones that every container of a sandbox sees in `/etc`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cri::v1;
+
+/// resolv.conf(5): what resolvers read of it.
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_BYTES: usize = 2048;
+/// A resolver file larger than this is not one.
+const MAX_RESOLV_CONF_BYTES: u64 = 64 * 1024;
+
+/// A step on a file that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {}: {source}", path.display())]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    move |source| FileError { action, path: path.to_owned(), source }
+}
+
+/// Replaces a file in one step. No fsync: the files written here lie on tmpfs, where nothing outlives the machine.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    fs::write(&temporary, bytes).map_err(failed("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(failed("rename to", path))
+}
+
+/// Writes a new file with an exact mode.
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)
+        .map_err(failed("create", path))?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    chmod(path, mode)
+}
+
+/// Makes a directory, and those above it, for root alone. One that exists is kept as it is.
+pub(crate) fn private_dirs(path: &Path) -> Result<(), FileError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create directory", path))
+}
+
+/// Makes a directory, and those above it, that others may look into: log collectors do.
+pub(crate) fn public_dirs(path: &Path) -> Result<(), FileError> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("create directory", path))
+}
+
+pub(crate) fn chmod(path: &Path, mode: u32) -> Result<(), FileError> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).map_err(failed("chmod", path))
+}
+
+/// The text of a sandbox's `/etc/resolv.conf`; without a configuration of its own it has the machine's.
+///
+/// # Errors
+/// A name that would begin a new line, or hold a blank, in the file.
+pub(crate) fn resolv_conf(dns: Option<&v1::DnsConfig>, machine: Option<&Path>) -> Result<String, String> {
+    match dns {
+        Some(dns) => render_resolv_conf(dns),
+        None => Ok(machine.map(machine_resolv_conf).unwrap_or_default()),
+    }
+}
+
+fn machine_resolv_conf(path: &Path) -> String {
+    let small = fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() <= MAX_RESOLV_CONF_BYTES);
+    let text = if small { fs::read_to_string(path) } else { Err(io::ErrorKind::InvalidData.into()) };
+    text.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "the machine's resolver file cannot be used");
+        String::new()
+    })
+}
+
+fn render_resolv_conf(dns: &v1::DnsConfig) -> Result<String, String> {
+    let parts = [("server", &dns.servers), ("search domain", &dns.searches), ("option", &dns.options)];
+    for (kind, values) in parts {
+        let bad = |value: &&String| value.is_empty() || value.chars().any(|c| c.is_whitespace() || c.is_control());
+        if let Some(value) = values.iter().find(bad) {
+            return Err(format!("dns {kind} {value:?}: expected a word without blanks or control characters"));
+        }
+    }
+    let mut text = String::new();
+    let mut searches: Vec<&str> = dns.searches.iter().take(MAX_SEARCHES).map(String::as_str).collect();
+    while searches.iter().map(|search| search.len() + 1).sum::<usize>() > MAX_SEARCH_BYTES {
+        searches.pop();
+    }
+    if !searches.is_empty() {
+        text += &format!("search {}\n", searches.join(" "));
+    }
+    for server in dns.servers.iter().take(MAX_NAMESERVERS) {
+        text += &format!("nameserver {server}\n");
+    }
+    if !dns.options.is_empty() {
+        text += &format!("options {}\n", dns.options.join(" "));
+    }
+    Ok(text)
+}
+
+/// The text of `/etc/hosts` for containers that are not given one.
+pub(crate) fn hosts(address: Ipv4Addr, hostname: &str) -> String {
+    format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    #[test]
+    fn resolv_conf_has_the_pods_servers_searches_and_options() {
+        let dns = v1::DnsConfig {
+            servers: words(&["10.0.0.10", "10.0.0.11"]),
+            searches: words(&["a.example", "example"]),
+            options: words(&["ndots:5", "edns0"]),
+        };
+        let expected = "search a.example example\nnameserver 10.0.0.10\nnameserver 10.0.0.11\noptions ndots:5 edns0\n";
+        assert_eq!(resolv_conf(Some(&dns), None).unwrap(), expected);
+        assert_eq!(resolv_conf(Some(&v1::DnsConfig::default()), None).unwrap(), "");
+        assert_eq!(resolv_conf(None, None).unwrap(), "");
+    }
+
+    #[test]
+    fn s_i06_a_dns_name_cannot_add_lines() {
+        for bad in ["", "a b", "1.1.1.1\nnameserver 6.6.6.6", "x\ty", "x\r", "x\0"] {
+            for place in 0..3 {
+                let mut dns = v1::DnsConfig::default();
+                [&mut dns.servers, &mut dns.searches, &mut dns.options][place].push(bad.to_owned());
+                let error = resolv_conf(Some(&dns), None).unwrap_err();
+                assert!(error.contains("without blanks"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn s_i06_more_than_resolvers_read_is_left_out() {
+        let many = |count: usize| (0..count).map(|i| format!("name{i}.{}", "x".repeat(60))).collect::<Vec<_>>();
+        let dns = v1::DnsConfig { servers: words(&["1", "2", "3", "4"]), searches: many(40), options: vec![] };
+        let text = resolv_conf(Some(&dns), None).unwrap();
+        assert_eq!(text.matches("nameserver").count(), 3);
+        let search = text.lines().find(|line| line.starts_with("search")).unwrap();
+        assert!(search.len() <= MAX_SEARCH_BYTES + 7, "{}", search.len());
+        assert!(search.split(' ').count() <= MAX_SEARCHES + 1);
+    }
+
+    #[test]
+    fn without_a_configuration_the_machines_file_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        fs::write(&path, "nameserver 9.9.9.9\n").unwrap();
+        assert_eq!(resolv_conf(None, Some(&path)).unwrap(), "nameserver 9.9.9.9\n");
+        assert_eq!(resolv_conf(None, Some(dir.path())).unwrap(), "");
+    }
+}

@@ -1,0 +1,135 @@
+//! Images as the CRI tells of them; the store does the work.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cri::{Error, v1};
+
+use crate::error::{internal, on_pool};
+use crate::state::{Core, now_ns};
+
+impl Core {
+    /// The image that a container asks for, which must be present.
+    pub(crate) fn resolve(&self, spec: Option<&v1::ImageSpec>) -> Result<Arc<image::Image>, Error> {
+        let name = name_of(spec)?;
+        let found = self.config.image.resolve(name).map_err(of_store)?;
+        found.ok_or_else(|| Error::not_found(format!("image {name} is not present")))
+    }
+
+    pub(crate) fn list_images(&self, filter: Option<&v1::ImageFilter>) -> Result<Vec<v1::Image>, Error> {
+        let wanted = filter.and_then(|filter| filter.image.as_ref()).filter(|spec| !spec.image.is_empty());
+        let images = match wanted {
+            Some(spec) => self.config.image.resolve(&spec.image).map_err(of_store)?.into_iter().collect(),
+            None => self.config.image.list(),
+        };
+        Ok(images.iter().map(|image| listed(image)).collect())
+    }
+
+    pub(crate) fn image_status(&self, spec: Option<&v1::ImageSpec>) -> Result<Option<v1::Image>, Error> {
+        let found = self.config.image.resolve(name_of(spec)?).map_err(of_store)?;
+        Ok(found.map(|image| listed(&image)))
+    }
+
+    /// Present is all that an image can be so far.
+    pub(crate) fn pull_image(&self, spec: Option<&v1::ImageSpec>) -> Result<String, Error> {
+        let name = name_of(spec)?;
+        let found = self.config.image.resolve(name).map_err(of_store)?;
+        let drop_in = self.config.root_dir.join("images");
+        found.map(|image| image.id.clone()).ok_or_else(|| Error::not_found(absent(name, &drop_in)))
+    }
+
+    pub(crate) async fn remove_image(self: &Arc<Self>, spec: Option<&v1::ImageSpec>) -> Result<(), Error> {
+        let name = name_of(spec)?.to_owned();
+        let Some(image) = self.config.image.resolve(&name).map_err(of_store)? else { return Ok(()) };
+        // Nobody may take the image into use between the question and the removal.
+        let _alone = self.image_use.write().await;
+        let used = self.used_images();
+        let core = Arc::clone(self);
+        let removed = on_pool(move || core.config.image.remove(&image.id, &|id| used.contains(id))).await?;
+        match removed {
+            Ok(_) | Err(image::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(of_store(error)),
+        }
+    }
+
+    pub(crate) fn image_fs_info(&self) -> v1::ImageFsInfoResponse {
+        let usage = self.config.image.usage();
+        let on = |path: &Path| v1::FilesystemUsage {
+            timestamp: now_ns(),
+            fs_id: Some(v1::FilesystemIdentifier { mountpoint: path.display().to_string() }),
+            used_bytes: None,
+            inodes_used: None,
+        };
+        let images = v1::FilesystemUsage {
+            used_bytes: Some(v1::UInt64Value { value: usage.bytes }),
+            inodes_used: Some(v1::UInt64Value { value: usage.inodes }),
+            ..on(self.config.image.root())
+        };
+        v1::ImageFsInfoResponse {
+            image_filesystems: vec![images],
+            container_filesystems: vec![on(&self.writable_dir())],
+        }
+    }
+}
+
+fn name_of(spec: Option<&v1::ImageSpec>) -> Result<&str, Error> {
+    let name = spec.map(|spec| spec.image.as_str()).unwrap_or_default();
+    if name.is_empty() { Err(Error::invalid_argument("image: a name or an id is expected")) } else { Ok(name) }
+}
+
+fn absent(name: &str, drop_in: &Path) -> String {
+    format!(
+        "image {name} is not present; pulling from registries is not supported yet: import it with \
+         `kubelet image import FILE` or drop the archive into {}",
+        drop_in.display()
+    )
+}
+
+fn listed(image: &image::Image) -> v1::Image {
+    let (uid, username) = user(&image.config.user);
+    v1::Image {
+        id: image.id.clone(),
+        repo_tags: image.refs.clone(),
+        repo_digests: image.digests.clone(),
+        size: image.size_bytes,
+        uid: uid.map(|value| v1::Int64Value { value }),
+        username,
+        spec: Some(v1::ImageSpec { image: image.id.clone(), ..Default::default() }),
+        pinned: image.pinned,
+    }
+}
+
+/// The number or the name of an image's user, without its group; neither where it names none.
+fn user(text: &str) -> (Option<i64>, String) {
+    let user = text.split(':').next().unwrap_or_default();
+    match user.parse::<i64>() {
+        Ok(uid) => (Some(uid), String::new()),
+        Err(_) => (None, user.to_owned()),
+    }
+}
+
+fn of_store(error: image::Error) -> Error {
+    use image::Error as Store;
+    match error {
+        Store::NotFound { .. } => Error::not_found(error.to_string()),
+        Store::InUse { .. } | Store::Pinned { .. } => Error::failed_precondition(error.to_string()),
+        Store::Reference { .. } | Store::Digest { .. } | Store::AmbiguousId { .. } => {
+            Error::invalid_argument(error.to_string())
+        }
+        _ => internal("use the image store")(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_an_image_is_a_number_or_a_name() {
+        for (text, uid, name) in
+            [("", None, ""), ("1000", Some(1000), ""), ("0:5", Some(0), ""), ("app:staff", None, "app")]
+        {
+            assert_eq!(user(text), (uid, name.to_owned()), "{text}");
+        }
+    }
+}
