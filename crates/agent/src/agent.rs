@@ -2,6 +2,7 @@
 //! [`Outbox`], and comes back as a [`Message`].
 
 mod entry;
+mod orphans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -299,47 +300,6 @@ impl Agent {
         info!(pod = %entry.full_name, %uid, "pod is not wanted any more");
         let grace_ms = entry.pod.as_deref().map_or(0, plan::grace_ms);
         self.feed(now, uid, Input::Delete { grace_ms }, outbox);
-    }
-
-    /// Ends what runs and nobody wants (rule 7).
-    fn take_orphans(&mut self, now: Now, outbox: &mut Outbox) {
-        for (uid, unclaimed) in std::mem::take(&mut self.unclaimed) {
-            self.adopt_orphan(now, Some(unclaimed), &uid, outbox);
-        }
-        if self.cleaned {
-            return;
-        }
-        self.cleaned = true;
-        outbox.push(Request::FindLeftovers);
-        let unwanted: Vec<String> =
-            self.finished.keys().filter(|uid| !self.wanted.contains_key(*uid)).cloned().collect();
-        for uid in unwanted {
-            self.finished.remove(&uid);
-            outbox.push(Request::ForgetFinished(uid));
-        }
-    }
-
-    fn adopt_orphan(&mut self, now: Now, known: Option<Unclaimed>, uid: &str, outbox: &mut Outbox) {
-        let key = match &known {
-            Some(known) => known.pod.key.clone(),
-            None => PodKey { namespace: String::new(), name: String::new(), uid: uid.to_owned() },
-        };
-        let grace_ms = known.as_ref().and_then(|known| known.pod.grace_ms).unwrap_or(entry::DEFAULT_GRACE_MS);
-        let full_name = entry::full_name_of(&key);
-        info!(pod = %full_name, uid, "ending a pod that nobody wants");
-        let machine = PodMachine::orphan(uid.to_owned(), full_name, grace_ms, now);
-        let entry = Entry::orphan(self.generation(), key, machine, now);
-        self.entries.insert(uid.to_owned(), entry);
-        self.tell_known(now, uid, known, outbox);
-    }
-
-    fn adopt_leftovers(&mut self, now: Now, uids: Vec<String>, outbox: &mut Outbox) {
-        for uid in uids {
-            if !self.entries.contains_key(&uid) && !self.wanted.contains_key(&uid) && !self.unclaimed.contains_key(&uid)
-            {
-                self.adopt_orphan(now, None, &uid, outbox);
-            }
-        }
     }
 
     /// Lets begin whoever is alone with its full name (rule 9).

@@ -84,7 +84,8 @@ pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
     };
     let cancel = job.cancel.clone();
     let cancellable = matches!(job.effect, Effect::EnsureImage { .. });
-    let work = carry_out(world.clone(), job);
+    // On the heap: messages of the protocol make it 16 kB, and there is one for each effect under way.
+    let work = Box::pin(carry_out(world.clone(), job));
     let within = async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| outcome(Outcome::Unknown)),

@@ -52,6 +52,8 @@ pub enum StartError {
 
 /// Starts the agent on the current tokio runtime. Without `cgroups` the runtime is left to group pods as it likes.
 ///
+/// With a URL among the sources, the process must have installed a default `rustls` provider before.
+///
 /// # Errors
 /// Directories or control groups cannot be made, or a URL source is not usable as configured. Nothing runs then.
 pub fn run(
@@ -196,15 +198,15 @@ impl Loop {
 
     fn answer(&mut self, question: Query) {
         // Whoever asked may have gone meanwhile.
-        match question {
-            Query::Pods(reply) => drop(reply.send(self.agent.snapshots())),
-            Query::Manifests(reply) => drop(reply.send(self.agent.manifests())),
+        let _gone = match question {
+            Query::Pods(reply) => reply.send(self.agent.snapshots()).is_err(),
+            Query::Manifests(reply) => reply.send(self.agent.manifests()).is_err(),
             Query::ImagesChanged(reply) => {
                 self.take(Message::ImagesChanged);
-                drop(reply.send(()));
+                reply.send(()).is_err()
             }
-            Query::Shutdown(reply) => drop(reply.send(())),
-        }
+            Query::Shutdown(reply) => reply.send(()).is_err(),
+        };
     }
 
     fn next_wake(&self) -> tokio::time::Instant {

@@ -51,7 +51,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 pub(crate) enum LifeReport {
     Live {
-        report: PodReport,
+        report: Box<PodReport>,
         since: Transitions,
     },
     /// A pod that ended in an earlier life of the kubelet.
@@ -122,7 +122,6 @@ impl Snapshot {
     }
 
     fn container_view(&self, container: &ContainerReport, node: &NodeFacts) -> ContainerView {
-        let id = (!container.container_id.is_empty()).then(|| container.container_id.clone());
         let state = match &container.state {
             ContainerState::Waiting { reason, message } => {
                 RunState::Waiting { reason: reason.as_str().to_owned(), message: message.clone() }
@@ -130,29 +129,29 @@ impl Snapshot {
             ContainerState::Running { .. } => RunState::Running,
             ContainerState::Terminated(ended) => RunState::Exited { exit_code: ended.exit_code },
         };
-        self.view(&container.name, id, state, container.restart_count, node)
+        let id = (!container.container_id.is_empty()).then(|| container.container_id.clone());
+        let attempt = id.is_some().then_some(container.restart_count);
+        ContainerView { id, ..self.view(&container.name, state, attempt, node) }
     }
 
     fn stored_view(&self, container: &ContainerStatus, node: &NodeFacts) -> ContainerView {
         let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
         let state = RunState::Exited { exit_code: ended.map_or(0, |ended| ended.exit_code) };
-        let attempt = u32::try_from(container.restart_count).unwrap_or(0);
-        // Its runtime's record is gone with the boot; its log may be there.
-        let mut view = self.view(&container.name, Some(String::new()), state, attempt, node);
-        view.id = None;
-        view
+        // Its runtime's record is gone with the boot, so there is no id; its log may be there.
+        self.view(&container.name, state, u32::try_from(container.restart_count).ok(), node)
     }
 
-    fn view(&self, name: &str, id: Option<String>, state: RunState, attempt: u32, node: &NodeFacts) -> ContainerView {
+    /// `attempt` is the latest one that was created.
+    fn view(&self, name: &str, state: RunState, attempt: Option<u32>, node: &NodeFacts) -> ContainerView {
         let logs = names::log_directory(&node.log_dir, &self.key);
         let log = |attempt: u32| logs.join(names::log_path(name, attempt));
         let tty = self.pod.as_deref().and_then(|pod| pod::container(pod, name)).and_then(|c| c.tty);
         ContainerView {
             name: name.to_owned(),
-            log_path: id.is_some().then(|| log(attempt)),
-            previous_log_path: id.as_ref().and(attempt.checked_sub(1)).map(log),
-            id,
+            id: None,
             state,
+            log_path: attempt.map(log),
+            previous_log_path: attempt.and_then(|attempt| attempt.checked_sub(1)).map(log),
             tty: tty == Some(true),
         }
     }

@@ -25,3 +25,20 @@ impl Drop for TempDir {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// Whether this test may run. In CI it must.
+pub(crate) fn is_root(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{test} needs root");
+    println!("{test} skipped: it needs root");
+    false
+}
+
+/// A manifest of one pod with one container.
+pub(crate) fn manifest(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n{more}  containers:\n  - name: c\n    image: busybox:1\n    command: [/bin/true]\n"
+    )
+}

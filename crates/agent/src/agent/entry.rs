@@ -124,7 +124,7 @@ impl Entry {
 
     pub(super) fn snapshot(&self, manifest_error: Option<String>) -> Snapshot {
         let life = match &self.life {
-            Life::Machine(machine) => LifeReport::Live { report: machine.report(), since: self.since },
+            Life::Machine(machine) => LifeReport::Live { report: Box::new(machine.report()), since: self.since },
             Life::Done(status) => LifeReport::Stored(status.clone()),
         };
         Snapshot { key: self.key.clone(), pod: self.pod.clone(), life, manifest_error }

@@ -190,3 +190,6 @@ impl Claims {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,8 @@ pub(crate) async fn watch(watched: Vec<Watched>, sinks: Sinks, stop: Cancellatio
     let now = Instant::now();
     let mut paths: Vec<PathState> = watched.into_iter().map(|w| PathState::new(w, now)).collect();
     loop {
-        for path in 0..paths.len() {
-            if !paths[path].take_turn(path, &mut events, &sinks).await {
+        for (number, path) in paths.iter_mut().enumerate() {
+            if !path.take_turn(number, &mut events, &sinks).await {
                 return;
             }
         }
@@ -379,3 +379,6 @@ fn own_event(own: &Path, mask: EventMask, name: Option<&Path>) -> Option<What> {
     };
     Some(What::Path(path, touch))
 }
+
+#[cfg(test)]
+mod tests;

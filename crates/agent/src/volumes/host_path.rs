@@ -32,7 +32,7 @@ pub(crate) enum HostPathError {
 }
 
 /// What a type asks of the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Rule {
     expected: &'static str,
     accepts: fn(FileType) -> bool,
