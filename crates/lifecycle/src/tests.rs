@@ -2,6 +2,7 @@
 
 mod kill_points;
 mod policies;
-mod rules;
+mod rules_1_to_6;
+mod rules_7_to_13;
 mod script;
 mod world;

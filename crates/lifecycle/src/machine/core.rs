@@ -45,7 +45,11 @@ impl Core {
 
     pub(crate) fn begin(&mut self) {
         self.wake_ms = None;
-        self.look_ms = self.record.hint_ms.filter(|&hint_ms| !self.heard_since(hint_ms));
+        // A sandbox that we are making or stopping is not ready for a while; that is no news.
+        if self.stage != Stage::Syncing || self.ledger.busy(&Subject::Sandbox(None)) {
+            self.record.hint_ms = None;
+        }
+        self.look_ms = self.record.hint_ms;
     }
 
     pub(crate) fn wake(&mut self, at_ms: Millis) {

@@ -54,6 +54,10 @@ impl PodMachine {
         let State::Terminated(terminated) = &mut self.state else { return };
         terminated.torn_down = matches!(outcome, Outcome::Ok(_));
         settle(&mut terminated.tear_down, outcome, now_ms);
+        if !terminated.torn_down {
+            // What is in its way may have come to life since the runtime was last asked.
+            terminated.tear_down.doubt(now_ms);
+        }
     }
 
     fn image_ensured(&mut self, container: &str, flight: &Flight, outcome: Outcome) {

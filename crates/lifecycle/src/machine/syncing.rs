@@ -54,6 +54,17 @@ pub(crate) enum Verdict {
     },
 }
 
+/// What the pod's sandbox is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// Something is to be started in one.
+    Start,
+    /// What runs in it goes on.
+    Keep,
+    /// Everything ended for good.
+    Rest,
+}
+
 impl Slot {
     fn new(plan: &ContainerPlan) -> Slot {
         let (image, pace) = match plan.pull_policy {
@@ -138,25 +149,36 @@ impl Syncing {
         let verdicts: Vec<Verdict> = (0..self.slots.len())
             .map(|index| if settled.is_some() { Verdict::Done } else { self.verdict(core, index) })
             .collect();
-        let starts = !barred(core) && verdicts.iter().any(|verdict| matches!(verdict, Verdict::Start { .. }));
-        let done = verdicts
-            .iter()
-            .zip(&core.plan.containers)
-            .all(|(verdict, plan)| *verdict == Verdict::Done && !core.ledger.busy_name(&plan.name));
-        if starts || core.record.any_alive() {
+        let aim = self.aim(core, &verdicts);
+        if aim == Aim::Start || core.record.any_alive() {
             self.set_up(core, actions);
         }
-        self.keep_sandbox(core, (starts, done), actions);
+        self.keep_sandbox(core, aim, actions);
         for (index, verdict) in verdicts.into_iter().enumerate() {
-            if let Verdict::Start { attempt, due_ms } = verdict
-                && starts
-            {
-                self.ensure_image(core, index, due_ms, actions);
-                self.start(core, (index, attempt, due_ms), actions);
+            match verdict {
+                Verdict::Start { due_ms, .. } if core.now.mono_ms < due_ms => core.wake(due_ms),
+                Verdict::Start { attempt, .. } if aim == Aim::Start => {
+                    self.ensure_image(core, index, actions);
+                    self.start(core, (index, attempt), actions);
+                }
+                _ => {}
             }
         }
         remove_superseded(core, actions);
-        (done && !self.slots.is_empty()).then(|| final_phase(core))
+        (aim == Aim::Rest).then(|| final_phase(core))
+    }
+
+    fn aim(&self, core: &Core, verdicts: &[Verdict]) -> Aim {
+        let at_rest = |(verdict, plan): (&Verdict, &ContainerPlan)| {
+            *verdict == Verdict::Done && !core.ledger.busy_name(&plan.name)
+        };
+        if !barred(core) && verdicts.iter().any(|verdict| matches!(verdict, Verdict::Start { .. })) {
+            Aim::Start
+        } else if !verdicts.is_empty() && verdicts.iter().zip(&core.plan.containers).all(at_rest) {
+            Aim::Rest
+        } else {
+            Aim::Keep
+        }
     }
 
     fn set_up(&mut self, core: &mut Core, actions: &mut Vec<Action>) {
@@ -221,12 +243,9 @@ impl Syncing {
         }
     }
 
-    fn ensure_image(&mut self, core: &mut Core, index: usize, due_ms: Millis, actions: &mut Vec<Action>) {
+    fn ensure_image(&mut self, core: &mut Core, index: usize, actions: &mut Vec<Action>) {
         let plan = &core.plan.containers[index];
         let slot = &mut self.slots[index];
-        if core.now.mono_ms < due_ms {
-            return;
-        }
         if slot.image == Image::Unasked
             && let Some(newest) = core.record.newest(&plan.name)
             && newest.seen.hash == plan.hash
@@ -248,11 +267,7 @@ impl Syncing {
         }
     }
 
-    fn start(&mut self, core: &mut Core, (index, attempt, due_ms): (usize, u32, Millis), actions: &mut Vec<Action>) {
-        if core.now.mono_ms < due_ms {
-            core.wake(due_ms);
-            return;
-        }
+    fn start(&mut self, core: &mut Core, (index, attempt): (usize, u32), actions: &mut Vec<Action>) {
         let name = &core.plan.containers[index].name;
         let slot = &mut self.slots[index];
         let (true, Some(home), Image::Resolved(image_ref)) = (self.is_set_up, core.record.home(), &slot.image) else {
@@ -287,7 +302,7 @@ impl Syncing {
     }
 
     /// One sandbox that serves while something is to be started, and none that does not.
-    fn keep_sandbox(&mut self, core: &mut Core, (starts, done): (bool, bool), actions: &mut Vec<Action>) {
+    fn keep_sandbox(&mut self, core: &mut Core, aim: Aim, actions: &mut Vec<Action>) {
         if core.ledger.iter().any(|flight| matches!(flight.effect, Effect::RunSandbox { .. })) {
             return;
         }
@@ -295,7 +310,7 @@ impl Syncing {
         let mut stale = false;
         for index in 0..core.record.sandboxes.len() {
             let known = &core.record.sandboxes[index];
-            if known.gone || home.as_ref() == Some(&known.seen.id) && !done {
+            if known.gone || home.as_ref() == Some(&known.seen.id) && aim != Aim::Rest {
                 continue;
             }
             let id = &known.seen.id;
@@ -312,7 +327,7 @@ impl Syncing {
                 core.remove_sandbox(index, actions);
             }
         }
-        let wanted = starts && home.is_none() && !stale && self.is_set_up && !core.record.any_alive();
+        let wanted = aim == Aim::Start && home.is_none() && !stale && self.is_set_up && !core.record.any_alive();
         if wanted && !core.ledger.busy(&Subject::Sandbox(None)) && core.passes(core.gate(&self.sandbox)) {
             let attempt = core.record.next_sandbox_attempt();
             core.emit(Effect::RunSandbox { attempt }, Subject::Sandbox(None), actions);
