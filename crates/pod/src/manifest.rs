@@ -9,7 +9,8 @@ mod text;
 
 use crate::accessors::{name, namespace};
 use crate::field::{FieldError, escape};
-use crate::{defaults, support, validate};
+use crate::support::{self, plain};
+use crate::{defaults, validate};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -158,7 +159,7 @@ impl Reader<'_> {
     fn objects(&mut self, document: usize, value: Value, errors: &mut Vec<FieldError>) {
         let Value::Object(mut object) = value else {
             let message = "expected a mapping that begins with apiVersion and kind";
-            errors.push(FieldError::with_found("(document)", value, message));
+            errors.push(FieldError::with_found("(document)", plain(&value), message));
             return;
         };
         match header(&object, "") {
@@ -170,7 +171,7 @@ impl Reader<'_> {
                     None | Some(Value::Null) => Vec::new(),
                     Some(Value::Array(items)) => items,
                     Some(other) => {
-                        return errors.push(FieldError::with_found("items", other, "expected a list of pods"));
+                        return errors.push(FieldError::with_found("items", plain(&other), "expected a list of pods"));
                     }
                 };
                 let known = ["apiVersion", "kind", "metadata"];
@@ -192,7 +193,7 @@ impl Reader<'_> {
                 object.entry("kind").or_insert_with(|| "Pod".into());
             }
             let Value::Object(object) = &item else {
-                errors.push(FieldError::with_found(prefix, item, "expected a pod"));
+                errors.push(FieldError::with_found(prefix, plain(&item), "expected a pod"));
                 continue;
             };
             match header(object, &prefix) {
@@ -280,7 +281,7 @@ fn header<'a>(object: &'a serde_json::Map<String, Value>, prefix: &str) -> Resul
         None | Some(Value::Null | Value::String(_)) => {
             Err(FieldError::new(join(prefix, key), format!("is missing: expected {example}")))
         }
-        Some(other) => Err(FieldError::with_found(join(prefix, key), other, format!("expected {example}"))),
+        Some(other) => Err(FieldError::with_found(join(prefix, key), plain(other), format!("expected {example}"))),
     };
     let kind = text("kind", "Pod, PodList or List")?;
     if !matches!(kind, "Pod" | "PodList" | "List") {

@@ -1,6 +1,7 @@
 //! Control group figures of containers and pods.
 
 use crate::accessors::spec;
+use crate::identity;
 use crate::qos::{self, Qos, limit, request};
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -114,9 +115,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -
 
 /// Static (not from an API server), or of critical priority.
 pub fn is_critical(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let source = annotations.and_then(|all| all.get(crate::identity::SOURCE_ANNOTATION));
-    source.is_some_and(|source| source != "api") || spec(pod).priority.is_some_and(|p| p >= CRITICAL_PRIORITY)
+    identity::is_static(pod) || spec(pod).priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
 fn is_node_critical(pod: &Pod) -> bool {

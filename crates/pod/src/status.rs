@@ -49,7 +49,7 @@ pub struct Exit {
     pub container_id: String,
 }
 
-/// Terminated. The signal is told for exit codes 129 to 192 nowhere in the API but by the code itself, so it is left out.
+/// Terminated. `signal` stays empty, as other kubelets leave it: an exit code above 128 tells it.
 pub fn terminated(exit: &Exit) -> ContainerState {
     let reason = match (exit.reason.as_str(), exit.exit_code) {
         ("", 0) => reasons::COMPLETED,

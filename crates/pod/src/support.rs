@@ -245,7 +245,8 @@ fn children<'v>(value: &'v Value, place: &Place) -> Vec<(&'v Value, Place)> {
     }
 }
 
-fn plain(value: &Value) -> String {
+/// A value as a person would write it: strings without quotes.
+pub(crate) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -203,8 +203,8 @@ fn other_kinds_and_versions_are_refused_by_name() {
             "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List}]\n",
             "items[0].kind: found \"List\": a list in a list",
         ),
-        ("apiVersion: v1\nkind: List\nitems: [x]\n", "items[0]: found \"\"x\"\": expected a pod"),
-        ("apiVersion: v1\nkind: List\nitems: x\n", "items: found \"\"x\"\": expected a list of pods"),
+        ("apiVersion: v1\nkind: List\nitems: [x]\n", "items[0]: found \"x\": expected a pod"),
+        ("apiVersion: v1\nkind: List\nitems: x\n", "items: found \"x\": expected a list of pods"),
         ("- a\n", "(document): found"),
         ("just words\n", "(document): found"),
     ];

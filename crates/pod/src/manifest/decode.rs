@@ -152,8 +152,7 @@ fn wrong_type(root: &Value, steps: &[Step], message: &str) -> FieldError {
     };
     let path = if steps.is_empty() { "(document)".to_owned() } else { show(steps) };
     match found {
-        Some(Value::String(text_found)) => FieldError::with_found(path, text_found, text),
-        Some(value) => FieldError::with_found(path, value, text),
+        Some(value) => FieldError::with_found(path, crate::support::plain(value), text),
         None => FieldError::new(path, text),
     }
 }
