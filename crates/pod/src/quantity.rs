@@ -80,6 +80,11 @@ impl Amount {
     }
 }
 
+/// Bytes in a text such as `10Mi`, rounded up to whole ones.
+pub fn bytes(text: &str) -> Result<i64, QuantityError> {
+    Amount::parse(text).map(Amount::units)
+}
+
 impl TryFrom<&Quantity> for Amount {
     type Error = QuantityError;
 
@@ -239,6 +244,13 @@ mod tests {
         for text in ["9223372036854775808", "8Ei", "10E", "1e19", "1e99999999999", &many, rounds_up_to_8_ei] {
             assert_eq!(Amount::parse(text), Err(QuantityError::Overflow), "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_of_a_text() {
+        assert_eq!(bytes("10Mi"), Ok(10 << 20));
+        assert_eq!(bytes("0.5"), Ok(1));
+        assert_eq!(bytes("ten"), Err(QuantityError::Malformed));
     }
 
     #[test]

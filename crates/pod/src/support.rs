@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// What may stand at a path.
 #[derive(Clone, Copy)]
-enum Rule {
+pub(crate) enum Rule {
     /// Anything that validation lets through, with all beneath it.
     Any,
     /// This one value, which says what is the case anyway.
@@ -24,7 +24,7 @@ const SERVER_ONLY: &str = "is set by an API server, not in a manifest: remove it
 
 /// `[]` stands for any element of a list. Marked "ignored": the field speaks to a scheduler or API server, and a node acts
 /// right without it.
-const RULES: &[(&str, Rule)] = &[
+pub(crate) const RULES: &[(&str, Rule)] = &[
     ("apiVersion", Any),
     ("kind", Any),
     ("status", Never("is written by the kubelet: remove it")),

@@ -313,3 +313,51 @@ impl<'de> SeqAccess<'de> for Only<'_> {
         seed.deserialize(self.probe.down()?.1).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_of_the_support_table_names_a_field() {
+        let mut checked = 0;
+        for (pattern, _) in crate::support::RULES {
+            let mut steps = Vec::new();
+            for part in pattern.split('.') {
+                steps.push(Step::Key(part.trim_end_matches("[]").to_owned()));
+                if part.ends_with("[]") {
+                    steps.push(Step::Index(0));
+                }
+            }
+            let Some(Step::Key(last)) = steps.pop() else { panic!("{pattern} ends in a list") };
+            // Resource names are keys of a map, not fields.
+            if let Some(fields) = known_fields(&steps) {
+                assert!(fields.contains(&last.as_str()), "{pattern} is no field");
+                checked += 1;
+            } else {
+                assert!(pattern.contains(".resources."), "{pattern} leads nowhere");
+            }
+        }
+        assert!(checked > 100, "{checked}");
+    }
+
+    #[test]
+    fn distances() {
+        for (from, to, expected) in
+            [("", "", 0), ("a", "", 1), ("ports", "port", 1), ("vlaue", "value", 1), ("abc", "xyz", 3)]
+        {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_list_too_long_is_refused_before_it_is_typed() {
+        let value = serde_json::json!({"spec": {"containers": vec![serde_json::json!({}); MAX_LIST + 1]}});
+        let decoded = pod(value);
+        assert_eq!(decoded.pod, None);
+        assert_eq!(
+            decoded.errors[0].to_string(),
+            "spec.containers: found \"5001 entries\": a list may have at most 5000 entries"
+        );
+    }
+}
