@@ -202,7 +202,13 @@ fn problem(machine: &PodMachine) -> Option<&Failure> {
         containers.chain(sandboxes).find_map(|retry| retry.failure.as_ref())
     };
     let own = match &machine.state {
-        State::Syncing(syncing) => syncing.set_up.failure.as_ref().or(syncing.sandbox.failure.as_ref()),
+        State::Syncing(syncing) => {
+            let slots = (0..syncing.slots.len())
+                .filter(|&index| matches!(syncing.verdict(core, index), Verdict::Start { .. }))
+                .map(|index| &syncing.slots[index]);
+            let mut failed = slots.filter_map(|slot| slot.pull.failure.as_ref().or(slot.start.failure.as_ref()));
+            syncing.set_up.failure.as_ref().or(syncing.sandbox.failure.as_ref()).or_else(|| failed.next())
+        }
         State::Terminated(terminated) => terminated.tear_down.failure.as_ref(),
         State::Waiting | State::Terminating(_) | State::Finished => None,
     };

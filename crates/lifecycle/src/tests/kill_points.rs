@@ -1,4 +1,4 @@
-//! A whole life (start, crash, restart, removal) with a fault at every effect and the kubelet killed at every effect:
+//! A whole life (start, crash or loss of the sandbox, restart, removal) with a fault at every effect and the kubelet killed at every effect:
 //! a new machine, knowing only what it observes, must bring it to the same end, and nothing may run twice.
 
 use super::script::{failure, now, plan};
@@ -23,6 +23,8 @@ struct Plot {
     kill: Option<(usize, Kill)>,
     events_lost: bool,
     newest_first: bool,
+    /// The accident is not a crash of `a` but the end of the sandbox with everything in it.
+    sandbox_lost: bool,
 }
 
 struct Run {
@@ -123,15 +125,20 @@ impl Run {
         }
         if !self.crashed && self.world.runs("a#0") {
             self.crashed = true;
-            self.world.exit("a#0", 1);
+            if self.plot.sandbox_lost {
+                self.world.lose_sandbox();
+            } else {
+                self.world.exit("a#0", 1);
+            }
             if !self.plot.events_lost {
                 self.tell(Input::Observed { stamp: UNSTAMPED, pod: self.world.pod.clone() });
             }
             return true;
         }
-        if self.crashed && !self.deleted && self.world.runs("a#1") && self.world.runs("b#0") {
-            let last = report.containers[0].last.as_ref().expect("the crash is remembered");
-            assert_eq!((last.exit_code, report.containers[0].restart_count), (1, 1));
+        let (b, exit_code) = if self.plot.sandbox_lost { ("b#1", 137) } else { ("b#0", 1) };
+        if self.crashed && !self.deleted && self.world.runs("a#1") && self.world.runs(b) {
+            let last = report.containers[0].last.as_ref().expect("the exit is remembered");
+            assert_eq!((last.exit_code, report.containers[0].restart_count), (exit_code, 1));
             self.deleted = true;
             self.tell(Input::Delete { grace_ms: 1_000 });
             return true;
@@ -169,7 +176,8 @@ impl Run {
         assert!(self.crashed && self.deleted);
         let starts: Vec<(&str, u32, u32)> =
             self.world.starts.iter().map(|((name, attempt), count)| (name.as_str(), *attempt, *count)).collect();
-        assert_eq!(starts, [("a", 0, 1), ("a", 1, 1), ("b", 0, 1)], "{:?}", self.plot);
+        let wanted = [("a", 0, 1), ("a", 1, 1), ("b", 0, 1), ("b", 1, 1)];
+        assert_eq!(starts, wanted[..if self.plot.sandbox_lost { 4 } else { 3 }], "{:?}", self.plot);
         self.steps
     }
 }
@@ -178,9 +186,12 @@ const FAULTS: [Fault; 3] = [Fault::Failed, Fault::UnknownButHappened, Fault::Unk
 const KILLS: [Kill; 3] = [Kill::Lost, Kill::Late, Kill::Unheard];
 
 fn settings() -> impl Iterator<Item = Plot> {
-    [false, true]
-        .into_iter()
-        .flat_map(|events_lost| [false, true].map(|newest_first| Plot { events_lost, newest_first, ..Plot::default() }))
+    (0..8).map(|bits| Plot {
+        events_lost: bits & 1 != 0,
+        newest_first: bits & 2 != 0,
+        sandbox_lost: bits & 4 != 0,
+        ..Plot::default()
+    })
 }
 
 #[test]

@@ -352,3 +352,18 @@ fn f_g01_a_wall_clock_that_jumps_moves_no_deadline() {
         assert_eq!((actions.as_slice(), script.machine.next_deadline()), (&[][..], Some(13_000)));
     }
 }
+
+#[test]
+fn the_report_names_what_hinders_the_pod() {
+    let mut script = Script::new("Always a");
+    let problem = |script: &Script| script.machine.report().problem.map(|failure| failure.reason);
+    script.run("1001 see =>\n 1002 admit => set_up, image a\n 1003 failed:ErrImagePull image a =>");
+    assert_eq!(problem(&script).as_deref(), Some("ErrImagePull"));
+    script.run("1004 failed:FailedMount set_up =>");
+    assert_eq!(problem(&script).as_deref(), Some("FailedMount"));
+    script.run("2004 tick => set_up\n 2005 ok set_up => sandbox 0\n 2006 ok sandbox 0 =>");
+    script.run("2007 images => image a\n 2008 ok image a => start a#0 in s0\n 2009 ok start a#0 =>");
+    assert_eq!(problem(&script), None);
+    script.run("3000 delete 0 => stop a#0 0\n 3001 failed:KillContainerError stop a#0 =>");
+    assert_eq!(problem(&script).as_deref(), Some("KillContainerError"));
+}

@@ -127,6 +127,14 @@ impl World {
         true
     }
 
+    pub(super) fn lose_sandbox(&mut self) {
+        let ids: Vec<String> = self.pod.containers.iter().map(|found| found.id.clone()).collect();
+        for id in ids {
+            self.exit(&id, 137);
+        }
+        self.pod.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
+    }
+
     pub(super) fn runs(&self, id: &str) -> bool {
         self.pod.containers.iter().any(|found| found.id == id && is_running(found))
     }
