@@ -371,3 +371,6 @@ where
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What several tests need.
 
+pub(crate) mod fake;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,0 +1,367 @@
+//! A runtime in memory, that does what it is told at once, or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use cri::keys::{self, Map};
+use cri::{Error, ExecSession, Runtime, v1};
+use tokio::sync::{mpsc, watch};
+
+#[derive(Debug, Default)]
+pub(crate) struct Fake {
+    state: Mutex<State>,
+    /// Names of pods of which no call returns.
+    stuck: watch::Sender<BTreeSet<String>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sandboxes: BTreeMap<String, v1::PodSandboxStatus>,
+    containers: BTreeMap<String, (v1::ContainerStatus, String)>,
+    configs: Vec<v1::ContainerConfig>,
+    images: BTreeSet<String>,
+    events: Vec<mpsc::Sender<v1::ContainerEventResponse>>,
+    mute: bool,
+    calls: Vec<String>,
+    next: u64,
+}
+
+impl Fake {
+    pub(crate) fn new(images: &[&str]) -> Self {
+        let fake = Self::default();
+        fake.lock().images = images.iter().map(|image| format!("docker.io/library/{image}")).collect();
+        fake
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn add_image(&self, image: &str) {
+        self.lock().images.insert(format!("docker.io/library/{image}"));
+    }
+
+    /// What was asked of it, as `call pod[/container]`.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.lock().calls.clone()
+    }
+
+    pub(crate) fn configs(&self) -> Vec<v1::ContainerConfig> {
+        self.lock().configs.clone()
+    }
+
+    /// Every running container as `pod/container/attempt`.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let state = self.lock();
+        let running = state.containers.values().filter(|(c, _)| c.state == v1::ContainerState::ContainerRunning as i32);
+        running
+            .map(|(c, _)| {
+                let metadata = c.metadata.clone().unwrap();
+                format!("{}/{}/{}", c.labels[keys::POD_NAME], metadata.name, metadata.attempt)
+            })
+            .collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.sandboxes.is_empty() && state.containers.is_empty()
+    }
+
+    /// From now on calls for the pod do not return.
+    pub(crate) fn hold(&self, pod: &str) {
+        self.stuck.send_modify(|stuck| drop(stuck.insert(pod.to_owned())));
+    }
+
+    pub(crate) fn release(&self, pod: &str) {
+        self.stuck.send_modify(|stuck| drop(stuck.remove(pod)));
+    }
+
+    /// From now on no event is sent.
+    pub(crate) fn mute(&self) {
+        self.lock().mute = true;
+    }
+
+    /// Ends every running container of the pod.
+    pub(crate) fn exit(&self, pod: &str, code: i32) {
+        let mut state = self.lock();
+        let ids: Vec<String> = state
+            .containers
+            .iter()
+            .filter(|(_, (c, _))| c.labels[keys::POD_NAME] == pod)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            state.end(&id, code);
+        }
+    }
+
+    async fn pass(&self, call: &str, labels: &Map) {
+        let pod = labels.get(keys::POD_NAME).cloned().unwrap_or_default();
+        let container = labels.get(keys::CONTAINER_NAME).map(|name| format!("/{name}")).unwrap_or_default();
+        self.lock().calls.push(format!("{call} {pod}{container}"));
+        let mut stuck = self.stuck.subscribe();
+        stuck.wait_for(|stuck| !stuck.contains(&pod)).await.unwrap();
+    }
+
+    fn labels_of_container(&self, id: &str) -> Map {
+        self.lock().containers.get(id).map(|(c, _)| c.labels.clone()).unwrap_or_default()
+    }
+
+    fn labels_of_sandbox(&self, id: &str) -> Map {
+        self.lock().sandboxes.get(id).map(|s| s.labels.clone()).unwrap_or_default()
+    }
+}
+
+impl State {
+    fn id(&mut self) -> String {
+        self.next += 1;
+        format!("id{}", self.next)
+    }
+
+    fn clock(&mut self) -> i64 {
+        self.next += 1;
+        1_000_000_000 * i64::try_from(self.next).unwrap()
+    }
+
+    fn end(&mut self, id: &str, code: i32) {
+        let now = self.clock();
+        let Some((container, sandbox)) = self.containers.get_mut(id) else { return };
+        if container.state == v1::ContainerState::ContainerExited as i32 {
+            return;
+        }
+        container.state = v1::ContainerState::ContainerExited as i32;
+        container.exit_code = code;
+        container.finished_at = now;
+        let sandbox = sandbox.clone();
+        self.emit(id, &sandbox, v1::ContainerEventType::ContainerStoppedEvent);
+    }
+
+    fn emit(&mut self, container_id: &str, sandbox: &str, kind: v1::ContainerEventType) {
+        let event = v1::ContainerEventResponse {
+            container_id: container_id.to_owned(),
+            container_event_type: kind as i32,
+            created_at: 0,
+            pod_sandbox_status: self.sandboxes.get(sandbox).cloned(),
+            containers_statuses: self.of(sandbox),
+        };
+        if !self.mute {
+            self.events.retain(|events| events.try_send(event.clone()).is_ok());
+        }
+    }
+
+    fn of(&self, sandbox: &str) -> Vec<v1::ContainerStatus> {
+        self.containers.values().filter(|(_, of)| of == sandbox).map(|(c, _)| c.clone()).collect()
+    }
+}
+
+fn matches(labels: &Map, selector: &Map) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[async_trait]
+impl Runtime for Fake {
+    async fn version(&self, _: v1::VersionRequest) -> Result<v1::VersionResponse, Error> {
+        Ok(v1::VersionResponse { runtime_name: "fake".into(), ..Default::default() })
+    }
+
+    async fn status(&self, _: v1::StatusRequest) -> Result<v1::StatusResponse, Error> {
+        Ok(v1::StatusResponse::default())
+    }
+
+    async fn run_pod_sandbox(&self, request: v1::RunPodSandboxRequest) -> Result<v1::RunPodSandboxResponse, Error> {
+        let config = request.config.unwrap();
+        self.pass("run", &config.labels).await;
+        let mut state = self.lock();
+        let id = state.id();
+        let created_at = state.clock();
+        let status = v1::PodSandboxStatus {
+            id: id.clone(),
+            metadata: config.metadata,
+            state: v1::PodSandboxState::SandboxReady as i32,
+            created_at,
+            network: Some(v1::PodSandboxNetworkStatus { ip: "10.1.0.2".into(), ..Default::default() }),
+            labels: config.labels,
+            annotations: config.annotations,
+            ..Default::default()
+        };
+        state.sandboxes.insert(id.clone(), status);
+        state.emit(&id, &id, v1::ContainerEventType::ContainerStartedEvent);
+        Ok(v1::RunPodSandboxResponse { pod_sandbox_id: id })
+    }
+
+    async fn stop_pod_sandbox(&self, request: v1::StopPodSandboxRequest) -> Result<v1::StopPodSandboxResponse, Error> {
+        let id = request.pod_sandbox_id;
+        self.pass("stop-sandbox", &self.labels_of_sandbox(&id)).await;
+        let mut state = self.lock();
+        let containers: Vec<String> = state.of(&id).into_iter().map(|c| c.id).collect();
+        for container in containers {
+            state.end(&container, 137);
+        }
+        if let Some(sandbox) = state.sandboxes.get_mut(&id) {
+            sandbox.state = v1::PodSandboxState::SandboxNotready as i32;
+        }
+        state.emit(&id, &id, v1::ContainerEventType::ContainerStoppedEvent);
+        Ok(v1::StopPodSandboxResponse {})
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, Error> {
+        let id = request.pod_sandbox_id;
+        self.pass("remove-sandbox", &self.labels_of_sandbox(&id)).await;
+        let mut state = self.lock();
+        state.containers.retain(|_, (_, of)| *of != id);
+        state.sandboxes.remove(&id);
+        Ok(v1::RemovePodSandboxResponse {})
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, Error> {
+        let state = self.lock();
+        let status = state.sandboxes.get(&request.pod_sandbox_id).cloned();
+        let status = status.ok_or_else(|| Error::not_found("no such sandbox"))?;
+        let containers_statuses = state.of(&status.id);
+        Ok(v1::PodSandboxStatusResponse { status: Some(status), containers_statuses, ..Default::default() })
+    }
+
+    async fn list_pod_sandbox(&self, request: v1::ListPodSandboxRequest) -> Result<v1::ListPodSandboxResponse, Error> {
+        let selector = request.filter.unwrap_or_default().label_selector;
+        let state = self.lock();
+        let sandboxes = state.sandboxes.values().filter(|s| matches(&s.labels, &selector)).map(|s| v1::PodSandbox {
+            id: s.id.clone(),
+            metadata: s.metadata.clone(),
+            state: s.state,
+            created_at: s.created_at,
+            labels: s.labels.clone(),
+            ..Default::default()
+        });
+        Ok(v1::ListPodSandboxResponse { items: sandboxes.collect() })
+    }
+
+    async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+    ) -> Result<v1::CreateContainerResponse, Error> {
+        let config = request.config.unwrap();
+        self.pass("create", &config.labels).await;
+        let mut state = self.lock();
+        let id = state.id();
+        let created_at = state.clock();
+        let status = v1::ContainerStatus {
+            id: id.clone(),
+            metadata: config.metadata.clone(),
+            state: v1::ContainerState::ContainerCreated as i32,
+            created_at,
+            image: config.image.clone(),
+            image_ref: "sha256:1".into(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            ..Default::default()
+        };
+        state.containers.insert(id.clone(), (status, request.pod_sandbox_id.clone()));
+        state.configs.push(config);
+        state.emit(&id, &request.pod_sandbox_id, v1::ContainerEventType::ContainerCreatedEvent);
+        Ok(v1::CreateContainerResponse { container_id: id })
+    }
+
+    async fn start_container(&self, request: v1::StartContainerRequest) -> Result<v1::StartContainerResponse, Error> {
+        let id = request.container_id;
+        self.pass("start", &self.labels_of_container(&id)).await;
+        let mut state = self.lock();
+        let started_at = state.clock();
+        let (container, sandbox) =
+            state.containers.get_mut(&id).ok_or_else(|| Error::not_found("no such container"))?;
+        container.state = v1::ContainerState::ContainerRunning as i32;
+        container.started_at = started_at;
+        let sandbox = sandbox.clone();
+        state.emit(&id, &sandbox, v1::ContainerEventType::ContainerStartedEvent);
+        Ok(v1::StartContainerResponse {})
+    }
+
+    async fn stop_container(&self, request: v1::StopContainerRequest) -> Result<v1::StopContainerResponse, Error> {
+        self.pass("stop", &self.labels_of_container(&request.container_id)).await;
+        self.lock().end(&request.container_id, 143);
+        Ok(v1::StopContainerResponse {})
+    }
+
+    async fn remove_container(
+        &self,
+        request: v1::RemoveContainerRequest,
+    ) -> Result<v1::RemoveContainerResponse, Error> {
+        self.pass("remove", &self.labels_of_container(&request.container_id)).await;
+        let mut state = self.lock();
+        if let Some((_, sandbox)) = state.containers.remove(&request.container_id) {
+            state.emit(&request.container_id, &sandbox, v1::ContainerEventType::ContainerDeletedEvent);
+        }
+        Ok(v1::RemoveContainerResponse {})
+    }
+
+    async fn list_containers(&self, request: v1::ListContainersRequest) -> Result<v1::ListContainersResponse, Error> {
+        let selector = request.filter.unwrap_or_default().label_selector;
+        let state = self.lock();
+        let containers = state.containers.values().filter(|(c, _)| matches(&c.labels, &selector));
+        let containers = containers.map(|(c, sandbox)| v1::Container {
+            id: c.id.clone(),
+            pod_sandbox_id: sandbox.clone(),
+            metadata: c.metadata.clone(),
+            state: c.state,
+            labels: c.labels.clone(),
+            annotations: c.annotations.clone(),
+            ..Default::default()
+        });
+        Ok(v1::ListContainersResponse { containers: containers.collect() })
+    }
+
+    async fn container_status(
+        &self,
+        request: v1::ContainerStatusRequest,
+    ) -> Result<v1::ContainerStatusResponse, Error> {
+        let status = self.lock().containers.get(&request.container_id).map(|(c, _)| c.clone());
+        let status = status.ok_or_else(|| Error::not_found("no such container"))?;
+        Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
+    }
+
+    async fn exec_sync(&self, _: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
+        Err(Error::unimplemented("exec"))
+    }
+
+    async fn exec(&self, _: v1::ExecRequest) -> Result<ExecSession, Error> {
+        Err(Error::unimplemented("exec"))
+    }
+
+    async fn list_images(&self, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {
+        Ok(v1::ListImagesResponse::default())
+    }
+
+    async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
+        let present = self.lock().images.contains(&request.image.unwrap_or_default().image);
+        let image = present.then(|| v1::Image { id: "sha256:1".into(), ..Default::default() });
+        Ok(v1::ImageStatusResponse { image, ..Default::default() })
+    }
+
+    async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
+        let image = request.image.unwrap_or_default().image;
+        match self.lock().images.contains(&image) {
+            true => Ok(v1::PullImageResponse { image_ref: "sha256:1".into() }),
+            false => Err(Error::not_found(format!("{image}: no such image"))),
+        }
+    }
+
+    async fn remove_image(&self, _: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {
+        Err(Error::unimplemented("images"))
+    }
+
+    async fn image_fs_info(&self, _: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse, Error> {
+        Err(Error::unimplemented("images"))
+    }
+
+    async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {
+        let (sender, events) = mpsc::channel(1024);
+        self.lock().events.push(sender);
+        Ok(events)
+    }
+}
