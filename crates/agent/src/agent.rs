@@ -7,7 +7,6 @@ mod orphans;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{
     Action, Done, Effect, EffectId, Input, Millis, Now, ObservedPod, Outcome, PodMachine, PullPolicy, Stage, UNSTAMPED,

@@ -22,7 +22,7 @@ use crate::sources::last_good::LastGood;
 use crate::sources::url::{UrlError, UrlSource};
 use crate::sources::watch::{self, Sinks, Watched};
 use crate::status::NodeFacts;
-use crate::volumes::POD_DIR_MODE;
+use crate::volumes::{LOG_DIR_MODE, POD_DIR_MODE};
 use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe};
 
 /// Messages waiting for the loop; who has more to say waits.
@@ -36,6 +36,8 @@ const LIST_BUSY: Duration = Duration::from_secs(10);
 const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 /// The runtime is asked again after this when it does not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// For what is still to be written at the end.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
 /// For one listing or inspection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
@@ -61,8 +63,8 @@ pub fn run(
     runtime: Arc<dyn Runtime>,
     cgroups: Option<cgroup::Layout>,
 ) -> Result<AgentHandle, StartError> {
-    for path in [teardown::pods_dir(&config.root_dir), config.log_dir.clone()] {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(POD_DIR_MODE).create(&path);
+    for (path, mode) in [(teardown::pods_dir(&config.root_dir), POD_DIR_MODE), (config.log_dir.clone(), LOG_DIR_MODE)] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
         made.map_err(|error| StartError::Directory { path, error })?;
     }
     let world = Arc::new(World::new(runtime, config, cgroups));
@@ -181,8 +183,11 @@ impl Loop {
         self.stop.cancel();
         drop(inboxes);
         while self.records.join_next().await.is_some() {}
-        if let Err(error) = writer.await {
-            warn!(%error, "last good manifests were not all stored");
+        // A source that hangs on a dead file system keeps the writer waiting.
+        match tokio::time::timeout(STORED_WITHIN, writer).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "last good manifests were not all stored"),
+            Err(_) => warn!("last good manifests were not all stored within {} s", STORED_WITHIN.as_secs()),
         }
         if self.agent.is_empty() {
             let world = self.world.clone();

@@ -18,6 +18,8 @@ use host_path::HostPathError;
 
 /// Pod directories are for the kubelet alone.
 pub(crate) const POD_DIR_MODE: u32 = 0o750;
+/// Log directories are for everyone who collects logs.
+pub(crate) const LOG_DIR_MODE: u32 = 0o755;
 /// Whatever user a container runs as may write to an emptyDir.
 const EMPTY_DIR_MODE: u32 = 0o777;
 pub(crate) const EMPTY_DIR: &str = "empty-dir";

@@ -1,3 +1,4 @@
+use cri::keys::PodKey;
 use jiff::Timestamp;
 use lifecycle::{ObservedContainer, ObservedSandbox, ObservedState};
 use std::path::PathBuf;

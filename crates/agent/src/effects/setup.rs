@@ -14,10 +14,8 @@ use pod::qos::{self, Qos};
 use pod::resources;
 
 use super::{Job, World, blocking, retry, wanted};
-use crate::volumes::{self, POD_DIR_MODE};
+use crate::volumes::{self, LOG_DIR_MODE, POD_DIR_MODE};
 
-/// Log directories are for everyone who collects logs.
-const LOG_DIR_MODE: u32 = 0o755;
 /// As the events of every kubelet name it.
 const FAILED_MOUNT: &str = "FailedMount";
 const FAILED_POD_CGROUP: &str = "FailedCreatePodContainer";

@@ -183,6 +183,15 @@ async fn f_b08_a_restarted_kubelet_leaves_containers_alone() {
 }
 
 #[tokio::test]
+async fn a_runtime_without_events_is_listed_instead() {
+    let bed = Bed::on(TempDir::new(), Arc::new(Fake::new(&["busybox:1"]).without_events()));
+    bed.write("a.yaml", &manifest("a", ""));
+    bed.until("phase", async |bed| bed.phase("a-n").await == "Running").await;
+    bed.fake.exit("a-n", 1);
+    bed.until_running(&["a-n/c/1"]).await;
+}
+
+#[tokio::test]
 async fn what_nobody_wants_is_ended() {
     let bed = Bed::new();
     bed.write("a.yaml", &manifest("a", ""));

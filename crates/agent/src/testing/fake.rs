@@ -70,16 +70,17 @@ impl Fake {
 
     /// From now on calls for the pod do not return.
     pub(crate) fn hold(&self, pod: &str) {
-        self.stuck.send_modify(|stuck| drop(stuck.insert(pod.to_owned())));
+        self.stuck.send_modify(|stuck| _ = stuck.insert(pod.to_owned()));
     }
 
     pub(crate) fn release(&self, pod: &str) {
-        self.stuck.send_modify(|stuck| drop(stuck.remove(pod)));
+        self.stuck.send_modify(|stuck| _ = stuck.remove(pod));
     }
 
-    /// From now on no event is sent.
-    pub(crate) fn mute(&self) {
+    /// A runtime that has no events.
+    pub(crate) fn without_events(self) -> Self {
         self.lock().mute = true;
+        self
     }
 
     /// Ends every running container of the pod.
@@ -145,9 +146,7 @@ impl State {
             pod_sandbox_status: self.sandboxes.get(sandbox).cloned(),
             containers_statuses: self.of(sandbox),
         };
-        if !self.mute {
-            self.events.retain(|events| events.try_send(event.clone()).is_ok());
-        }
+        self.events.retain(|events| events.try_send(event.clone()).is_ok());
     }
 
     fn of(&self, sandbox: &str) -> Vec<v1::ContainerStatus> {
@@ -361,7 +360,11 @@ impl Runtime for Fake {
 
     async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {
         let (sender, events) = mpsc::channel(1024);
-        self.lock().events.push(sender);
+        let mut state = self.lock();
+        if state.mute {
+            return Err(Error::unimplemented("events"));
+        }
+        state.events.push(sender);
         Ok(events)
     }
 }

@@ -50,7 +50,7 @@ fn of_two_files_with_one_name_the_first_wins_and_the_other_is_told_of_both() {
 #[test]
 fn whoever_runs_wins_whatever_its_name() {
     let (first, second) = (pod("web", "1"), pod("web", "2"));
-    let both = vec![file("a.yaml", &[first.clone()]), file("b.yaml", std::slice::from_ref(&second))];
+    let both = vec![file("a.yaml", std::slice::from_ref(&first)), file("b.yaml", std::slice::from_ref(&second))];
     let mut running = Mux::new(1);
     running.update(report(0, both.clone()), &|uid| uid == "2");
     assert_eq!(uids(&running), ["2"], "known to the runtime from an earlier life");
@@ -68,7 +68,7 @@ fn whoever_runs_wins_whatever_its_name() {
 fn rule_13_a_file_that_takes_anothers_name_keeps_its_own_pod() {
     let mut mux = Mux::new(1);
     let (web, api) = (pod("web", "1"), pod("api", "2"));
-    mux.update(report(0, vec![file("a.yaml", &[web.clone()]), file("b.yaml", &[api])]), &|_| false);
+    mux.update(report(0, vec![file("a.yaml", std::slice::from_ref(&web)), file("b.yaml", &[api])]), &|_| false);
     mux.update(report(0, vec![file("a.yaml", &[web]), file("b.yaml", &[pod("web", "3")])]), &|_| false);
     assert_eq!(uids(&mux), ["1", "2"]);
     assert!(mux.wanted()["2"].manifest_error.is_some());

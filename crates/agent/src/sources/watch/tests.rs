@@ -230,6 +230,30 @@ async fn a_directory_that_vanishes_and_returns() {
 }
 
 #[tokio::test]
+async fn rule_13_a_directory_that_cannot_be_read_keeps_its_pods() {
+    let mut bed = bed().await;
+    fs::write(bed.path("a.yaml"), manifest("a", "")).unwrap();
+    bed.until_pods(&["a-n"]).await;
+    let away = bed.dir.path().join("away");
+    symlink("manifests", bed.dir.path().join("loop")).unwrap();
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        bed.dir.path().join("loop"),
+        rustix::fs::CWD,
+        bed.manifests(),
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
+    fs::rename(bed.dir.path().join("loop"), &away).unwrap();
+    let report = bed.until("a problem", |report| problem(report, "/manifests").is_some()).await;
+    assert_eq!(pods(&report), ["a-n"]);
+    fs::remove_file(bed.manifests()).unwrap();
+    bed.until_pods(&[]).await;
+    fs::rename(&away, bed.manifests()).unwrap();
+    bed.until_pods(&["a-n"]).await;
+}
+
+#[tokio::test]
 async fn a_burst_of_a_thousand_files_is_read_in_few_passes() {
     let mut bed = bed().await;
     for number in 0..1_000 {
