@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use lifecycle::{
-    Action, Done, Effect, EffectId, Input, Millis, Now, ObservedPod, Outcome, PodMachine, PullPolicy, Stage, UNSTAMPED,
-};
+use lifecycle::{Action, Effect, EffectId, Input, Millis, Now, ObservedPod, PodMachine, PullPolicy, Stage, UNSTAMPED};
 use pod::qos::{self, Qos};
 use tracing::{info, warn};
 
@@ -484,16 +482,6 @@ impl Agent {
     fn generation(&mut self) -> u64 {
         self.next_generation += 1;
         self.next_generation
-    }
-}
-
-impl Entry {
-    /// A sandbox that was just made is known before the runtime tells of it.
-    fn note_done(&mut self, outcome: &Outcome) {
-        if let Outcome::Ok(Done::Sandbox { id, .. }) = outcome {
-            let ready = cri::v1::PodSandboxState::SandboxReady as i32;
-            self.digest.entry(id.clone()).or_insert(ready);
-        }
     }
 }
 

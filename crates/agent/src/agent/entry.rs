@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use lifecycle::{EffectId, Failure, Millis, Now, ObservedPod, PodMachine, PodPlan, Stage, UNSTAMPED};
+use lifecycle::{Done, EffectId, Failure, Millis, Now, ObservedPod, Outcome, PodMachine, PodPlan, Stage, UNSTAMPED};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{self, Digest};
@@ -119,6 +119,14 @@ impl Entry {
             self.digest.extend(digest);
         } else {
             self.digest = digest;
+        }
+    }
+
+    /// A sandbox that was just made is known before the runtime tells of it.
+    pub(super) fn note_done(&mut self, outcome: &Outcome) {
+        if let Outcome::Ok(Done::Sandbox { id, .. }) = outcome {
+            let ready = cri::v1::PodSandboxState::SandboxReady as i32;
+            self.digest.entry(id.clone()).or_insert(ready);
         }
     }
 

@@ -1,6 +1,6 @@
 use cri::keys::PodKey;
 use jiff::Timestamp;
-use lifecycle::{ObservedContainer, ObservedSandbox, ObservedState};
+use lifecycle::{Done, ObservedContainer, ObservedSandbox, ObservedState, Outcome};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
