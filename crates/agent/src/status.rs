@@ -12,6 +12,7 @@ use pod::reasons;
 use pod::status::{self, Exit, Why};
 
 use crate::handle::{ContainerView, PodView, RunState};
+use crate::sources::mux::ManifestError;
 
 /// Annotation: what is wrong with the manifest that an earlier version of is running.
 pub(crate) const CONFIG_ERROR: &str = "kubernetes.io/config.error";
@@ -45,7 +46,7 @@ pub(crate) struct Snapshot {
     /// None for an orphan.
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) life: LifeReport,
-    pub(crate) manifest_error: Option<String>,
+    pub(crate) manifest_error: Option<ManifestError>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,9 +98,9 @@ impl Snapshot {
             LifeReport::Stored(status) => PodStatus::clone(status),
         };
         if let Some(error) = &self.manifest_error {
-            pod.metadata.annotations.get_or_insert_default().insert(CONFIG_ERROR.to_owned(), error.clone());
-            let why = Why { reason: MANIFEST_REFUSED.to_owned(), message: error.clone() };
-            let condition = status::condition(MANIFEST_VALID, false, why, Timestamp::now());
+            pod.metadata.annotations.get_or_insert_default().insert(CONFIG_ERROR.to_owned(), error.message.clone());
+            let why = Why { reason: MANIFEST_REFUSED.to_owned(), message: error.message.clone() };
+            let condition = status::condition(MANIFEST_VALID, false, why, error.since);
             status.conditions.get_or_insert_default().push(condition);
         }
         pod.status = Some(status);

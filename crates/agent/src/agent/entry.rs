@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::{self, Digest};
 use crate::plan;
+use crate::sources::mux::ManifestError;
 use crate::status::{LifeReport, Snapshot, Transitions};
 
 /// For orphans whose containers do not say: the API's default.
@@ -130,7 +131,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn snapshot(&self, manifest_error: Option<String>) -> Snapshot {
+    pub(super) fn snapshot(&self, manifest_error: Option<ManifestError>) -> Snapshot {
         let life = match &self.life {
             Life::Machine(machine) => LifeReport::Live { report: Box::new(machine.report()), since: self.since },
             Life::Done(status) => LifeReport::Stored(status.clone()),
@@ -140,7 +141,11 @@ impl Entry {
 }
 
 /// A pod that has no machine yet.
-pub(super) fn snapshot_of_waiting(pod: &Arc<Pod>, status: PodStatus, manifest_error: Option<String>) -> Snapshot {
+pub(super) fn snapshot_of_waiting(
+    pod: &Arc<Pod>,
+    status: PodStatus,
+    manifest_error: Option<ManifestError>,
+) -> Snapshot {
     let key = PodKey {
         namespace: pod::namespace(pod).to_owned(),
         name: pod::name(pod).to_owned(),

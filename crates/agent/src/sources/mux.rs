@@ -17,7 +17,14 @@ type Key = (usize, Arc<str>);
 pub(crate) struct Wanted {
     pub(crate) pod: Arc<Pod>,
     /// What is wrong with the manifest it came from, which is then an earlier version of it.
-    pub(crate) manifest_error: Option<String>,
+    pub(crate) manifest_error: Option<ManifestError>,
+}
+
+/// Why a manifest is refused, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ManifestError {
+    pub(crate) message: String,
+    pub(crate) since: Timestamp,
 }
 
 /// The state of all sources.
@@ -25,18 +32,12 @@ pub(crate) struct Wanted {
 pub(crate) struct Mux {
     reports: Vec<Option<Vec<FileReport>>>,
     in_force: BTreeMap<Key, InForce>,
-    conflicts: BTreeMap<Key, Conflict>,
+    conflicts: BTreeMap<Key, ManifestError>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct InForce {
     pods: Vec<Arc<Pod>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Conflict {
-    message: String,
-    since: Timestamp,
 }
 
 impl Mux {
@@ -64,7 +65,7 @@ impl Mux {
                 Err(message) => {
                     let since = Timestamp::now();
                     let known = self.conflicts.get(&key).filter(|known| known.message == message).cloned();
-                    conflicts.insert(key.clone(), known.unwrap_or(Conflict { message, since }));
+                    conflicts.insert(key.clone(), known.unwrap_or(ManifestError { message, since }));
                     self.fall_back(&key, &mut claims)
                 }
             };
@@ -78,10 +79,12 @@ impl Mux {
 
     /// Every pod that is to run, by UID.
     pub(crate) fn wanted(&self) -> BTreeMap<String, Wanted> {
-        let problems: BTreeMap<Key, String> = self
+        let problems: BTreeMap<Key, ManifestError> = self
             .files()
-            .filter_map(|(key, file)| Some((key, file.problem.as_ref()?.message.clone())))
-            .chain(self.conflicts.iter().map(|(key, conflict)| (key.clone(), conflict.message.clone())))
+            .filter_map(|(key, file)| {
+                Some((key, ManifestError { message: file.problem.as_ref()?.message.clone(), since: file.since }))
+            })
+            .chain(self.conflicts.iter().map(|(key, conflict)| (key.clone(), conflict.clone())))
             .collect();
         let pods = self.in_force.iter().flat_map(|(key, files)| files.pods.iter().map(move |pod| (key, pod)));
         let wanted = pods.map(|(key, pod)| {

@@ -99,6 +99,7 @@ fn a_files_problem_is_told_of_its_pods() {
     let mut mux = Mux::new(1);
     let bad = FileReport { problem: Some(Problem { message: "bad".into() }), ..file("a.yaml", &[pod("web", "1")]) };
     mux.update(report(0, vec![bad]), &|_| false);
-    assert_eq!(mux.wanted()["1"].manifest_error.as_deref(), Some("bad"));
+    let error = mux.wanted()["1"].manifest_error.clone().unwrap();
+    assert_eq!((error.message.as_str(), error.since), ("bad", Timestamp::UNIX_EPOCH));
     assert!(mux.manifests()[0].keeps_last_good);
 }
