@@ -102,17 +102,22 @@ pub(crate) fn ignore_signal(signal: i32) {
 }
 
 /// Gives every signal its default effect and blocks none: what was ignored stays ignored across execve(2) otherwise.
+///
+/// By the system calls themselves, because the C library keeps two signals to itself that a parent may have ignored.
 pub(crate) fn reset_signals() {
+    /// `struct sigaction` and the signal set as the kernel has them; all zero is `SIG_DFL` and the empty set.
+    const DEFAULT_ACTION: [u64; 4] = [0; 4];
+    const NO_SIGNALS: [u64; 1] = [0];
+    let set_bytes = size_of::<u64>();
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; the kernel refuses what cannot be changed, which is then default anyway.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let old = ptr::null_mut::<u64>();
+        // SAFETY: the action lives through the call and runs no code of ours; the two signals whose action cannot be
+        // changed are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT_ACTION.as_ptr(), old, set_bytes) };
     }
-    // SAFETY: the set is initialised by sigemptyset(3) before it is read.
-    unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-    }
+    let old = ptr::null_mut::<u64>();
+    // SAFETY: the set lives through the call.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, NO_SIGNALS.as_ptr(), old, set_bytes) };
 }
 
 /// setrlimit(2) by the resource's number.

@@ -29,6 +29,7 @@ pub(crate) fn mount(root: &Root, target: &Path) -> Result<OwnedFd> {
     // Lower directories are named relative to here, so that the options stay short.
     rustix::process::chdir(&root.layers_dir)
         .step(|| format!("enter the layers' directory {}", root.layers_dir.display()))?;
+    forget_volatile(&root.work);
     let mut last = Errno::INVAL;
     for extra in EXTRA_OPTIONS {
         let options = options(root, extra)?;
@@ -45,6 +46,16 @@ pub(crate) fn mount(root: &Root, target: &Path) -> Result<OwnedFd> {
         }
     }
     Err(system(FailureKind::System, step(), last.raw_os_error()))
+}
+
+/// A volatile mount leaves a mark that forbids the next one, lest data that was never synced be taken for good after a
+/// crash of the machine. Within one boot nothing is lost, and a container does not outlive a boot; a start that failed
+/// may be tried again.
+fn forget_volatile(work: &Path) {
+    // Absent as a rule; what else may be wrong the mount itself tells.
+    let mark = work.join("work/incompat/volatile");
+    std::fs::remove_file(mark.join("dirty")).ok();
+    std::fs::remove_dir(&mark).ok();
 }
 
 fn options(root: &Root, extra: &str) -> Result<CString> {

@@ -125,11 +125,12 @@ fn run(
 ) -> shim::protocol::Failure {
     let name = args.first().map_or("", String::as_str);
     let step = format!("execute {name:?}");
+    let searched = !name.contains('/');
     let mut denied = None;
     for candidate in candidates {
         match sys::execute(candidate, arguments, environment) {
-            Errno::NOENT | Errno::NOTDIR if candidates.len() > 1 => {}
-            Errno::ACCESS if candidates.len() > 1 => denied = Some(Errno::ACCESS),
+            Errno::NOENT | Errno::NOTDIR if searched => {}
+            Errno::ACCESS if searched => denied = Some(Errno::ACCESS),
             errno => return system(FailureKind::Entrypoint, step, errno.raw_os_error()),
         }
     }
