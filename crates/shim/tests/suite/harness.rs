@@ -7,6 +7,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use shim::protocol::{
     Capabilities, ContainerSpec, ExitRecord, ExitStatus, Failure, FromEngine, FromShim, Log, MAX_MESSAGE_BYTES,
     Process, Request, Response, Root, StartedRecord, User, VERSION, records,
@@ -183,6 +184,19 @@ impl Sandbox {
         self.expect_alive = false;
     }
 
+    /// What a failed test left running: containers outlive their shim.
+    fn kill_containers(&self) {
+        let dirs = fs::read_dir(self.path(records::CONTAINERS)).into_iter().flatten().flatten();
+        for started in dirs.filter_map(|dir| fs::read(dir.path().join(records::STARTED)).ok()) {
+            let Ok(started) = postcard::from_bytes::<StartedRecord>(&started) else { continue };
+            let stat = fs::read_to_string(format!("/proc/{}/stat", started.pid)).unwrap_or_default();
+            let is_same = stat.split_whitespace().any(|field| field == started.start_ticks.to_string());
+            if let (true, Some(pid)) = (is_same, Pid::from_raw(started.pid)) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+    }
+
     fn end(&mut self) {
         if self.expect_alive {
             let Response::Containers(list) = self.client.ask(Request::List) else { panic!("no list") };
@@ -209,6 +223,7 @@ impl Drop for Sandbox {
         if std::thread::panicking() {
             self.shim.kill().ok();
             self.shim.wait().ok();
+            self.kill_containers();
             for group in &self.groups {
                 group.kill().and_then(|()| group.remove()).ok();
             }

@@ -90,7 +90,7 @@ fn s_d07_masked_paths_read_as_empty_and_read_only_ones_are() {
     let Some(mut sandbox) = sandbox() else { return };
     let mut spec = sandbox.spec(
         "c",
-        "cat /proc/cpuinfo | wc -c; ls -A /proc/tty /sys/kernel | grep -v : | wc -w; cat /secret | wc -c; \
+        "exec 2>&1; cat /proc/cpuinfo | wc -c; ls -A /proc/tty /sys/kernel | grep -v : | wc -w; cat /secret | wc -c; \
          cat /link | wc -c; echo 1 > /proc/sys/kernel/panic; touch /sys/kernel/x; touch /proc/tty/x; \
          echo x > /proc/cpuinfo; cat /proc/sys/kernel/panic > /dev/null && echo readable",
     );
@@ -110,7 +110,7 @@ fn s_d07_masked_paths_read_as_empty_and_read_only_ones_are() {
 #[test]
 fn the_root_can_be_read_only() {
     let Some(mut sandbox) = sandbox() else { return };
-    let mut spec = sandbox.spec("c", "touch /x; touch /tmp/x && echo tmp; touch /dev/shm/x && echo shm");
+    let mut spec = sandbox.spec("c", "exec 2>&1; touch /x; touch /tmp/x && echo tmp; touch /dev/shm/x && echo shm");
     spec.root.read_only = true;
     spec.process.cwd = "/made/for/it".into();
     spec.mounts = vec![Mount {
@@ -131,8 +131,10 @@ fn binds_show_files_and_directories_and_hold_what_they_are_asked() {
     fs::write(dir.join("a"), "in the volume\n").unwrap();
     fs::write(&file, "a file\n").unwrap();
     std::os::unix::fs::symlink("../run/resolve/stub.conf", sandbox.layer("etc/resolv.conf")).unwrap();
-    let mut spec = sandbox
-        .spec("c", "cat /v/a /etc/hosts /etc/resolv.conf; echo written > /v/b; touch /ro/c; cat /ro/b; stat -c %a /t");
+    let mut spec = sandbox.spec(
+        "c",
+        "exec 2>&1; cat /v/a /etc/hosts /etc/resolv.conf; echo written > /v/b; touch /ro/c; cat /ro/b; stat -c %a /t",
+    );
     spec.mounts = vec![
         bind(&dir, "/v"),
         Mount { read_only: true, ..bind(&dir, "/ro") },
@@ -247,7 +249,7 @@ fn s_d15_devices_are_the_harmless_ones() {
     let Some(mut sandbox) = sandbox() else { return };
     let mut spec = sandbox.spec(
         "c",
-        "echo $(ls /dev); mknod /mem c 1 1; cat /mem; head -c 2 /dev/zero | wc -c; ls -l /dev/extra/dev | head -c 10; \
+        "exec 2>&1; echo $(ls /dev); mknod /mem c 1 1; cat /mem; head -c 2 /dev/zero | wc -c; ls -l /dev/extra/dev | head -c 10; \
          cat /dev/null; echo x > /dev/full; readlink /dev/ptmx; readlink /dev/fd",
     );
     sandbox.limit(&mut spec, Limits::default());
