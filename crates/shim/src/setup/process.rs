@@ -41,9 +41,10 @@ pub(crate) struct Program<'a> {
     pub(crate) channel: &'a Channel,
 }
 
-/// Written while /proc is still the host's. A machine may refuse it to us; the container runs without it then.
+/// Written while /proc is still the host's, and also where the spec says nothing: the shim's own protection must not
+/// pass to the container. A machine may refuse to lower it; the container runs without it then.
 pub(crate) fn set_oom_score(adjustment: Option<i32>) -> Result<()> {
-    let Some(value) = adjustment else { return Ok(()) };
+    let value = adjustment.unwrap_or(0);
     match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
             Err(error).step(|| format!("set oom_score_adj to {value}"))

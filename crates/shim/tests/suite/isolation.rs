@@ -2,9 +2,11 @@
 
 use crate::harness::{DEFAULT_CAPABILITIES, Sandbox, sandbox};
 use cgroup::Limits;
-use shim::protocol::{Capabilities, Device, Mount, MountSource, Propagation, Rlimit, User};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
+use shim::protocol::{Capabilities, Device, ExitStatus, Mount, MountSource, Propagation, Rlimit, User};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn bind(path: &Path, destination: &str) -> Mount {
     Mount {
@@ -159,23 +161,72 @@ fn a_shared_memory_of_the_pod_replaces_the_containers_own() {
     assert_eq!(sandbox.prints(&spec), "of-the-pod\n1\n");
 }
 
-#[test]
-fn a_bidirectional_mount_needs_a_shared_source() {
-    let Some(mut sandbox) = sandbox() else { return };
-    let volume = sandbox.path("volume");
-    fs::create_dir(&volume).unwrap();
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let shared = table.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(" shared:"));
-    let mut spec = sandbox.spec("c", "true");
-    spec.mounts = vec![Mount { propagation: Propagation::Bidirectional, ..bind(&volume, "/v") }];
-    if shared {
-        sandbox.prints(&spec);
-    } else {
-        let failure = sandbox.failure(&spec);
-        assert!(failure.detail.contains("mount --make-rshared"), "{failure}");
+/// A directory that is a mount of its own, shared or private, whatever the machine's root is.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn new(path: PathBuf, propagation: MountPropagationFlags) -> Volume {
+        fs::create_dir_all(path.join("sub")).unwrap();
+        mount_bind(&path, &path).unwrap();
+        let volume = Volume(path);
+        mount_change(&volume.0, propagation).unwrap();
+        volume
     }
-    spec.mounts[0].propagation = Propagation::HostToContainer;
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        unmount(self.0.join("sub"), UnmountFlags::DETACH).ok();
+        unmount(&self.0, UnmountFlags::DETACH).ok();
+    }
+}
+
+#[test]
+fn a_bidirectional_mount_reaches_the_host_and_needs_a_shared_source() {
+    let Some(mut sandbox) = sandbox() else { return };
+    let volume = Volume::new(sandbox.path("volume"), MountPropagationFlags::PRIVATE);
+    let mut spec = sandbox.spec("c", "mount -t tmpfs x /v/sub && echo made > /v/sub/file");
+    let all = u64::MAX;
+    spec.process.capabilities =
+        Capabilities { bounding: all, effective: all, permitted: all, inheritable: 0, ambient: 0 };
+    spec.mounts = vec![Mount { propagation: Propagation::Bidirectional, ..bind(&volume.0, "/v") }];
+    let failure = sandbox.failure(&spec);
+    assert!(failure.detail.contains("mount --make-rshared"), "{failure}");
+
+    mount_change(&volume.0, MountPropagationFlags::SHARED).unwrap();
     sandbox.prints(&spec);
+    assert_eq!(fs::read_to_string(volume.0.join("sub/file")).unwrap(), "made\n");
+    unmount(volume.0.join("sub"), UnmountFlags::empty()).unwrap();
+
+    for propagation in [Propagation::Private, Propagation::HostToContainer] {
+        sandbox.forget("c");
+        fs::remove_file(sandbox.path("c.log")).unwrap();
+        spec.mounts[0].propagation = propagation;
+        sandbox.prints(&spec);
+        assert!(!volume.0.join("sub/file").exists(), "{propagation:?}");
+    }
+}
+
+#[test]
+fn a_mount_of_the_host_reaches_a_container_that_asked_for_it() {
+    let Some(mut sandbox) = sandbox() else { return };
+    let volume = Volume::new(sandbox.path("volume"), MountPropagationFlags::SHARED);
+    let fifo = volume.0.join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    for (id, propagation, expected) in
+        [("p", Propagation::Private, ""), ("h", Propagation::HostToContainer, "from the host\n")]
+    {
+        let mut spec = sandbox.spec(id, "cat /v/fifo; cat /v/sub/file 2>/dev/null; true");
+        spec.mounts = vec![Mount { propagation, ..bind(&volume.0, "/v") }];
+        sandbox.start(&spec).unwrap();
+        mount("tmpfs", volume.0.join("sub"), "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::write(volume.0.join("sub/file"), "from the host\n").unwrap();
+        // It waits for this.
+        fs::write(&fifo, "").unwrap();
+        assert_eq!(sandbox.client.exited(id).exit, ExitStatus::Code(0));
+        assert_eq!(sandbox.output(id), expected, "{propagation:?}");
+        unmount(volume.0.join("sub"), UnmountFlags::empty()).unwrap();
+    }
 }
 
 #[test]
@@ -275,6 +326,9 @@ fn limits_and_the_working_directory_reach_the_program() {
     spec.process.rlimits = vec![Rlimit { resource: libc::RLIMIT_NOFILE, soft: 77, hard: 99 }];
     spec.process.oom_score_adj = Some(500);
     assert_eq!(sandbox.prints(&spec), "/made/here\n77\n0022\n500\n");
+    // The shim's own adjustment is not passed on.
+    let spec = sandbox.spec("d", "cat /proc/self/oom_score_adj");
+    assert_eq!(sandbox.prints(&spec), "0\n");
 }
 
 #[test]
