@@ -4,6 +4,7 @@ use crate::container::{Container, Exec};
 use crate::failure::{Result, Step};
 use crate::log::Batch;
 use crate::startup::Reply;
+use crate::sys;
 use crate::time;
 use crate::wire::{self, Buffer, Received};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -13,7 +14,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use shim::protocol::{FromEngine, FromShim, MAX_MESSAGE_BYTES};
+use shim::protocol::{FromEngine, FromShim};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,9 +24,10 @@ mod events;
 mod requests;
 
 const MAX_CONNECTIONS: usize = 8;
-/// Containers of one pod, those that ended and are not forgotten included. Their states fit one message.
-const MAX_CONTAINERS: usize = 256;
-const MAX_EXECS: usize = 256;
+/// Containers of one pod, those that ended and are not forgotten included. Their states fit one message, and the
+/// descriptors of all, up to six each, stay below the usual limit of 1,024 together with those of the execs.
+const MAX_CONTAINERS: usize = 128;
+const MAX_EXECS: usize = 64;
 const EVENTS_PER_WAKE: usize = 32;
 
 pub(crate) struct Supervisor {
@@ -39,7 +41,7 @@ pub(crate) struct Supervisor {
     execs: Vec<Exec>,
     last_key: u32,
     /// One for all messages and all reading of output.
-    buffer: Box<Buffer>,
+    buffer: &'static mut Buffer,
     batch: Batch,
 }
 
@@ -105,7 +107,7 @@ impl Supervisor {
             containers: Vec::new(),
             execs: Vec::new(),
             last_key: 0,
-            buffer: Box::new([0; MAX_MESSAGE_BYTES]),
+            buffer: sys::lasting_buffer().step(step)?,
             batch: Batch::new(),
         };
         supervisor.watch(supervisor.listener.as_fd(), Token::Listener).step(step)?;
@@ -177,7 +179,7 @@ impl Supervisor {
         let Some(connection) = self.connections.iter().find(|connection| connection.key == key) else {
             return ControlFlow::Continue(());
         };
-        match wire::receive(&connection.socket, &mut self.buffer) {
+        match wire::receive(&connection.socket, self.buffer) {
             Received::Message(FromEngine { seq, request }, fds) => {
                 self.answer_request(Reply { connection: key, seq }, request, fds)
             }
@@ -200,7 +202,7 @@ impl Supervisor {
     /// A connection that does not read is cut: whoever it is connects anew and lists.
     fn send(&mut self, key: u32, message: &FromShim, fd: Option<BorrowedFd<'_>>) {
         let Some(connection) = self.connections.iter().find(|connection| connection.key == key) else { return };
-        if wire::send(&connection.socket, message, fd, &mut self.buffer).is_err() {
+        if wire::send(&connection.socket, message, fd, self.buffer).is_err() {
             self.disconnect(key);
         }
     }

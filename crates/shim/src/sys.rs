@@ -1,5 +1,6 @@
 //! System calls that no safe crate offers. All `unsafe` of this crate is here.
 
+use crate::wire::Buffer;
 use rustix::io::{Errno, Result};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -93,6 +94,17 @@ pub(crate) fn signal_pidfd(pidfd: impl AsFd, signal: i32) -> Result<()> {
     let no_info = ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill in its own, as kill(2) does.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, no_info, 0) })
+}
+
+/// A buffer for the life of the process, of which only what is used takes memory. The allocator would fill a zeroed one
+/// of this size with zeros in its heap, which for a process this small is a third of all it has.
+pub(crate) fn lasting_buffer() -> Result<&'static mut Buffer> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new private mapping at an address of the kernel's choice touches no other memory.
+    let pages = unsafe { mmap_anonymous(ptr::null_mut(), size_of::<Buffer>(), protection, MapFlags::PRIVATE)? };
+    // SAFETY: it is page-aligned, as long as the buffer, filled with zeros, never unmapped, and nobody else has it.
+    Ok(unsafe { &mut *pages.cast::<Buffer>() })
 }
 
 /// Lets the process outlive a signal.

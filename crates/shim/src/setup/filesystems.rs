@@ -14,10 +14,13 @@ const NOTHING_SPECIAL: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 pub(crate) fn mount_defaults(root: &OwnedFd, spec: &ContainerSpec, views: Vec<View>) -> Result<()> {
-    // /etc is written by nobody here, but the engine's files are mounted into it.
-    let [proc, sys, dev, _etc] = ["proc", "sys", "dev", "etc"].map(|name| beneath::own_directory(root, name));
-    let (proc, sys, dev) = (proc?, sys?, dev?);
-    _etc?;
+    let [proc, sys, dev] = [
+        beneath::own_directory(root, "proc")?,
+        beneath::own_directory(root, "sys")?,
+        beneath::own_directory(root, "dev")?,
+    ];
+    // Nothing is mounted on /etc itself, but the engine's files are mounted in it.
+    beneath::own_directory(root, "etc")?;
     let covered = |path: &str| spec.mounts.iter().any(|mount| Path::new(&mount.destination) == Path::new(path));
 
     let new_proc = file_system("proc", &[], NOTHING_SPECIAL)?;

@@ -13,7 +13,7 @@ impl Supervisor {
     pub(super) fn on_container_channel(&mut self, key: u32) {
         let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
         let Phase::Starting(startup) = &mut self.containers[at].phase else { return };
-        let progress = startup.pump(&mut self.buffer);
+        let progress = startup.pump(self.buffer);
         if progress == Progress::Pending {
             return;
         }
@@ -92,7 +92,7 @@ impl Supervisor {
         container.deadline_ms = None;
         container.kill_rest();
         for stream in 0..self.containers[at].output.len() {
-            if self.containers[at].drain(stream, &mut self.buffer, &mut self.batch) == Read::Ended {
+            if self.containers[at].drain(stream, self.buffer, &mut self.batch) == Read::Ended {
                 self.close_output(at, stream);
             }
         }
@@ -115,7 +115,7 @@ impl Supervisor {
 
     pub(super) fn on_output(&mut self, key: u32, stream: usize) {
         let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
-        if self.containers[at].read_output(stream, &mut self.buffer, &mut self.batch) == Read::Ended {
+        if self.containers[at].read_output(stream, self.buffer, &mut self.batch) == Read::Ended {
             self.close_output(at, stream);
         }
     }
@@ -129,7 +129,7 @@ impl Supervisor {
     pub(super) fn on_exec_channel(&mut self, key: u32) {
         let Some(exec) = self.execs.iter_mut().find(|exec| exec.key == key) else { return };
         let Some(startup) = &mut exec.startup else { return };
-        let progress = startup.pump(&mut self.buffer);
+        let progress = startup.pump(self.buffer);
         if progress == Progress::Pending {
             return;
         }
