@@ -1,5 +1,6 @@
 //! The files of one container's log: opened beneath their directory, never through a link.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,8 +16,8 @@ use super::LogError;
 const MAX_FILES: usize = 256;
 /// Entries of the directory looked at: it is a pod's own directory only by convention.
 const MAX_ENTRIES: usize = 16_384;
-/// Rotation goes on while the files are opened; the set is then taken anew.
-const SNAPSHOT_ATTEMPTS: usize = 10;
+/// Rotation may go on while the directory is read and files are opened; it is then done anew.
+const ATTEMPTS: usize = 20;
 
 /// The directory of a container's log, and the name of the attempt's file in it.
 #[derive(Debug)]
@@ -24,8 +25,6 @@ pub(super) struct Directory {
     pub(super) fd: OwnedFd,
     path: PathBuf,
     name: String,
-    /// The newest rotated name that was there when the directory was last looked at.
-    newest_rotated: String,
 }
 
 /// An open log file. Its inode number stays its own as long as it is open.
@@ -33,12 +32,14 @@ pub(super) struct Directory {
 pub(super) struct LogFile {
     pub(super) file: File,
     inode: (u64, u64),
+    /// What follows this file has, once rotated, a greater name than this one.
+    after: String,
     pub(super) offset: u64,
     /// Read no further; `None` reads to the end, wherever it comes to be.
     pub(super) end: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Entry {
     name: String,
     inode: (u64, u64),
@@ -56,30 +57,61 @@ impl Directory {
         // A pod that mounts the log directory may have put links there: none is followed, nothing leads outside.
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let fd = rustix::fs::openat2(&root, parent, flags, Mode::empty(), beneath).map_err(failed)?;
-        Ok(Self { fd, path, name, newest_rotated: String::new() })
+        Ok(Self { fd, path, name })
     }
 
     /// Every file there is, oldest first, open. Rotation in between neither loses nor doubles one.
-    pub(super) fn snapshot(&mut self) -> Result<Vec<LogFile>, LogError> {
-        for _ in 0..SNAPSHOT_ATTEMPTS {
-            // Opened first: were it renamed before the list is made, it is in the list, and all is done again.
-            let current = self.open_file(&self.name)?;
-            let entries = self.list()?;
-            let rotated = &entries[..entries.iter().position(|entry| entry.name == self.name).unwrap_or(entries.len())];
-            let current_moved =
-                current.as_ref().is_some_and(|file| rotated.iter().any(|entry| entry.inode == file.inode));
-            let files: Vec<LogFile> = rotated
-                .iter()
-                .map(|entry| self.open_file(&entry.name))
-                .collect::<Result<Option<_>, _>>()?
-                .unwrap_or_default();
-            if !current_moved && files.len() == rotated.len() {
-                return Ok(files.into_iter().chain(current).collect());
+    pub(super) fn snapshot(&self) -> Result<VecDeque<LogFile>, LogError> {
+        for _ in 0..ATTEMPTS {
+            let entries = self.settled()?;
+            let mut files = VecDeque::with_capacity(entries.len());
+            // The newest first: it alone may be renamed at any moment.
+            for at in (0..entries.len()).rev() {
+                match self.open_entry(&entries, at)? {
+                    Some(file) => files.push_front(file),
+                    None => break,
+                }
+            }
+            if files.len() == entries.len() {
+                return Ok(files);
             }
         }
-        let source =
-            io::Error::new(io::ErrorKind::ResourceBusy, "its files are rotated faster than they can be opened");
-        Err(self.error(source))
+        Err(self.restless())
+    }
+
+    /// The file that was begun after `last`; `None` while `last` is the one being written.
+    pub(super) fn successor(&self, last: Option<&LogFile>) -> Result<Option<LogFile>, LogError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.inode(&self.name).map_err(|errno| self.error(errno.into()))?;
+            if last.is_some_and(|last| current == Some(last.inode)) {
+                return Ok(None);
+            }
+            let entries = self.settled()?;
+            let next = match last {
+                None => 0,
+                Some(last) => match entries.iter().position(|entry| entry.inode == last.inode) {
+                    Some(at) => at + 1,
+                    // Rotated and removed since.
+                    None => entries.partition_point(|entry| entry.name != self.name && entry.name <= last.after),
+                },
+            };
+            match entries.get(next) {
+                Some(_) => {
+                    if let Some(file) = self.open_entry(&entries, next)? {
+                        return Ok(Some(file));
+                    }
+                }
+                // A rotation that was not finished, or nothing written yet.
+                None if current.is_none() => return Ok(None),
+                None => {}
+            }
+        }
+        Err(self.restless())
+    }
+
+    fn restless(&self) -> LogError {
+        let text = "its files are rotated faster than they can be opened";
+        self.error(io::Error::new(io::ErrorKind::ResourceBusy, text))
     }
 
     /// `source` with the log's path.
@@ -87,26 +119,33 @@ impl Directory {
         LogError::Read { path: self.path.clone(), source }
     }
 
-    /// The file that was begun after `last`; `None` while `last` is the one being written.
-    pub(super) fn successor(&mut self, last: Option<&LogFile>) -> Result<Option<LogFile>, LogError> {
-        let newest_then = self.newest_rotated.clone();
-        let entries = self.list()?;
-        let next = match last {
-            None => entries.first(),
-            Some(last) => match entries.iter().position(|entry| entry.inode == last.inode) {
-                Some(at) => entries.get(at + 1),
-                // Rotated and removed since: what follows it is newer than all that was there when it was.
-                None => entries.iter().find(|entry| entry.name == self.name || entry.name > newest_then),
-            },
-        };
-        match next {
-            Some(entry) => self.open_file(&entry.name),
-            None => Ok(None),
+    /// The files in their order, without a gap, up to the one that was being written when this began or a later one.
+    ///
+    /// A directory that changes while it is read may hide the file that was renamed meanwhile, though its successor
+    /// shows. So two lists are made: what came before a file of the first one had its last name by then, and is in
+    /// the second one.
+    fn settled(&self) -> Result<Vec<Entry>, LogError> {
+        for _ in 0..ATTEMPTS {
+            let first = self.list()?;
+            let mut second = self.list()?;
+            let Some(written) = first.last().filter(|last| last.name == self.name) else {
+                // Between a file's renaming and its successor's making, for ever if the writer died there.
+                if first == second {
+                    return Ok(second);
+                }
+                continue;
+            };
+            let known = |entry: &Entry| first.iter().any(|known| known.inode == entry.inode);
+            second.truncate(second.iter().rposition(known).map_or(0, |last| last + 1));
+            if second.iter().any(|entry| entry.inode == written.inode) {
+                return Ok(second);
+            }
         }
+        Err(self.restless())
     }
 
     /// `<name>.<time of rotation>` in order, then `<name>`.
-    fn list(&mut self) -> Result<Vec<Entry>, LogError> {
+    fn list(&self) -> Result<Vec<Entry>, LogError> {
         let failed = |errno: Errno| LogError::Read { path: self.path.clone(), source: errno.into() };
         let mut entries: Vec<Entry> = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(failed)?.take(MAX_ENTRIES) {
@@ -118,26 +157,32 @@ impl Directory {
             if !suffix.is_empty() && !rotated {
                 continue;
             }
-            match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => entries.push(Entry { name: name.to_owned(), inode: (stat.st_dev, stat.st_ino) }),
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed(errno)),
+            if let Some(inode) = self.inode(name).map_err(failed)? {
+                entries.push(Entry { name: name.to_owned(), inode });
             }
         }
         entries.sort_by(|a, b| (a.name == self.name, &a.name).cmp(&(b.name == self.name, &b.name)));
         entries.drain(..entries.len().saturating_sub(MAX_FILES));
-        if let Some(newest) = entries.iter().rev().find(|entry| entry.name != self.name) {
-            self.newest_rotated.clone_from(&newest.name);
-        }
         Ok(entries)
     }
 
-    /// `None` if it is not there; an error if it is anything but a plain file with this one name.
-    fn open_file(&self, name: &str) -> Result<Option<LogFile>, LogError> {
+    /// Device and inode of what has this name; `None` if nothing has.
+    fn inode(&self, name: &str) -> Result<Option<(u64, u64)>, Errno> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// `None` if another file, or none, has its name by now; an error if it is anything but a plain file with this
+    /// one name.
+    fn open_entry(&self, entries: &[Entry], at: usize) -> Result<Option<LogFile>, LogError> {
+        let Entry { name, inode } = &entries[at];
         let path = self.path.with_file_name(name);
         // O_NONBLOCK: the open of a FIFO must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+        let file: File = match rustix::fs::openat(&self.fd, &**name, flags, Mode::empty()) {
             Ok(fd) => fd.into(),
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(open_error(&path, errno)),
@@ -147,7 +192,13 @@ impl Directory {
         if !found.is_file() || found.nlink() > 1 {
             return Err(LogError::NotPlain { path });
         }
-        Ok(Some(LogFile { file, inode: (found.dev(), found.ino()), offset: 0, end: None }))
+        if (found.dev(), found.ino()) != *inode {
+            return Ok(None);
+        }
+        // The file being written will be renamed to something greater than the newest name there is.
+        let newest = if *name == self.name { at.checked_sub(1) } else { Some(at) };
+        let after = newest.map_or_else(String::new, |newest| entries[newest].name.clone());
+        Ok(Some(LogFile { file, inode: *inode, after, offset: 0, end: None }))
     }
 }
 

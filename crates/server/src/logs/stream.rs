@@ -68,17 +68,18 @@ enum Step {
 }
 
 impl Reading {
-    fn open(mut directory: Directory, options: &LogOptions) -> Result<Self, LogError> {
+    fn open(directory: Directory, options: &LogOptions) -> Result<Self, LogError> {
         let mut files = directory.snapshot()?;
         if let Some(lines) = options.tail_lines {
-            let (first, offset) = tail::start(&files, lines).map_err(|source| directory.error(source))?;
+            let (first, offset) =
+                tail::start(files.make_contiguous(), lines).map_err(|source| directory.error(source))?;
             files.drain(..first);
-            if let Some(file) = files.first_mut() {
+            if let Some(file) = files.front_mut() {
                 file.offset = offset;
             }
         }
         if !options.follow
-            && let Some(last) = files.last_mut()
+            && let Some(last) = files.back_mut()
         {
             // Else a container that writes faster than its reader would be followed without being asked to.
             last.end = Some(last.file.metadata().map_err(|source| directory.error(source))?.len());
@@ -86,7 +87,7 @@ impl Reading {
         let times = if options.timestamps { Times::Shown } else { Times::Hidden };
         Ok(Self {
             directory,
-            files: files.into(),
+            files,
             renderer: Renderer::new(options.since, times),
             limit: options.limit_bytes,
             follows: options.follow,

@@ -229,6 +229,27 @@ async fn f_log_every_line_once_and_in_order_while_files_rotate() {
     assert_eq!(log.read(LogOptions::default()).await, text);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f_log_a_read_in_the_middle_of_rotation_has_no_gap() {
+    let log = Arc::new(Log::new());
+    File::create(log.path("1.log")).unwrap();
+    let writer = {
+        let log = Arc::clone(&log);
+        tokio::task::spawn_blocking(move || {
+            for number in 0..200 {
+                log.append("1.log", &line(1, "F", &number.to_string()));
+                log.rotate(&format!("{number:04}"));
+            }
+        })
+    };
+    while !writer.is_finished() {
+        let text = log.read(LogOptions::default()).await;
+        assert!(text.lines().enumerate().all(|(at, line)| line == at.to_string()), "{text}");
+    }
+    writer.await.unwrap();
+    assert_eq!(log.read(LogOptions::default()).await.lines().count(), 200);
+}
+
 #[tokio::test]
 async fn s_f01_links_and_what_is_no_file_are_not_read() {
     let log = Log::new();
