@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::Error;
 use shim::protocol::{ContainerState, Request, Response, records};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -116,7 +116,9 @@ impl Core {
         let Found { sandbox, fate, unknown } = found;
         let _turn = sandbox.turn.lock().await;
         if sandbox.phase() < Phase::Stopped {
-            self.reconnect(&sandbox).await;
+            if let Err(error) = self.reconnect(&sandbox).await {
+                warn!(sandbox = %sandbox.id, %error, "containers without a shim cannot be killed yet");
+            }
         }
         for container in unknown {
             if let Err(error) = self.remove_container_held(&sandbox, &container).await {
@@ -135,32 +137,28 @@ impl Core {
         }
     }
 
-    async fn reconnect(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
-        let heard = match shim_process::connect(&sandbox.dir) {
-            Ok(socket) => match self.attach_shim(sandbox, socket) {
-                Ok(link) => {
-                    let (core, of) = (Arc::downgrade(self), Arc::downgrade(sandbox));
-                    let apply = Box::new(move |response: &Response| {
-                        if let (Some(core), Some(sandbox), Response::Containers(states)) =
-                            (core.upgrade(), of.upgrade(), response)
-                        {
-                            states.iter().for_each(|state| core.apply_state(&sandbox, state));
-                        }
-                    });
-                    link.call_applied(Request::List, ANSWER, apply).await.map(drop)
-                }
-                Err(error) => Err(ShimError::Socket { source: io::Error::other(error) }),
-            },
-            Err(_refused) => Err(ShimError::Gone),
-        };
-        match heard {
-            Ok(()) => {}
-            Err(ShimError::Gone) => {
-                if let Err(error) = self.bury(sandbox).await {
-                    warn!(sandbox = %sandbox.id, %error, "containers without a shim cannot be killed yet");
-                }
+    /// Speaks to a sandbox's shim anew, or buries its containers where it is gone; by whoever holds the turn.
+    ///
+    /// # Errors
+    /// The shim is gone and its containers cannot be killed yet.
+    pub(crate) async fn reconnect(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        // Refused or absent: no shim listens.
+        let Ok(socket) = shim_process::connect(&sandbox.dir) else { return self.bury(sandbox).await };
+        let link = self.attach_shim(sandbox, socket)?;
+        let (core, of) = (Arc::downgrade(self), Arc::downgrade(sandbox));
+        let apply = Box::new(move |response: &Response| {
+            let (Some(core), Some(sandbox)) = (core.upgrade(), of.upgrade()) else { return };
+            if let Response::Containers(states) = response {
+                states.iter().for_each(|state| core.apply_state(&sandbox, state));
             }
-            Err(error) => warn!(sandbox = %sandbox.id, %error, "a shim does not answer; its containers are left alone"),
+        });
+        match link.call_applied(Request::List, ANSWER, apply).await {
+            Ok(_) => Ok(()),
+            Err(ShimError::Gone) => self.bury(sandbox).await,
+            Err(error) => {
+                warn!(sandbox = %sandbox.id, %error, "a shim does not answer; its containers are left alone");
+                Ok(())
+            }
         }
     }
 

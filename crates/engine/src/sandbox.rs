@@ -267,8 +267,8 @@ impl Core {
         delete::remove_tree(&sandbox.dir).map_err(internal("remove the sandbox's directory"))
     }
 
-    /// A shim ended that nobody told to: its containers are killed, because nobody would write their logs or see
-    /// their end any more.
+    /// A conversation ended that nobody ended. A shim that cut it off, because this end did not read in time, is spoken
+    /// to again. The containers of one that is gone are killed: nobody would write their logs or see their end.
     async fn shim_gone(self: Arc<Self>, sandbox: Arc<Sandbox>) {
         let mut pause = Duration::from_secs(1);
         loop {
@@ -276,7 +276,7 @@ impl Core {
             if sandbox.phase() >= Phase::NotReady {
                 return;
             }
-            match self.bury(&sandbox).await {
+            match self.reconnect(&sandbox).await {
                 Ok(()) => return,
                 Err(error) => warn!(sandbox = %sandbox.id, %error, "containers without a shim cannot be killed yet"),
             }
