@@ -202,6 +202,11 @@ impl Directory {
     }
 }
 
+/// Rotated files have the time of their rotation after a dot; `.txt` and the like are nobody's log.
+fn begins_with_time(suffix: &str) -> bool {
+    suffix.strip_prefix('.').is_some_and(|time| time.starts_with(|first: char| first.is_ascii_digit()))
+}
+
 fn open_error(path: &Path, errno: Errno) -> LogError {
     let path = path.to_owned();
     match errno {

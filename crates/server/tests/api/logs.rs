@@ -89,7 +89,8 @@ fn rotated() -> Log {
     log.append("1.log", &(line(6, "F", "ur") + &line(7, "F", "five")));
     // Others' files.
     log.append("0.log", &line(0, "F", "previous"));
-    log.append("11.log", "junk\n");
+    log.append("11.log", &line(0, "F", "another"));
+    log.append("1.log.txt", &line(0, "F", "no log"));
     log.append("1.log.20250101-000000.gz", "junk\n");
     log.append("1.log.20250101-000000.tmp", "junk\n");
     log
@@ -176,17 +177,17 @@ async fn f_log_following_goes_through_rotation() {
     log.append("1.log", &line(1, "F", "first"));
     expect(&mut stream, "first\n").await;
     log.append("1.log", &line(2, "P", "sec"));
-    log.rotate("a");
+    log.rotate("1");
     log.append("1.log", &line(3, "F", "ond"));
     expect(&mut stream, "second\n").await;
     // Two rotations at once, and the file that is being read is removed.
     log.append("1.log", &line(4, "F", "third"));
     expect(&mut stream, "third\n").await;
-    log.rotate("b");
+    log.rotate("2");
     log.append("1.log", &line(5, "F", "fourth"));
-    log.rotate("c");
-    fs::remove_file(log.path("1.log.a")).unwrap();
-    fs::remove_file(log.path("1.log.b")).unwrap();
+    log.rotate("3");
+    fs::remove_file(log.path("1.log.1")).unwrap();
+    fs::remove_file(log.path("1.log.2")).unwrap();
     log.append("1.log", &line(6, "F", "fifth"));
     expect(&mut stream, "fourth\nfifth\n").await;
     // Cut instead of renamed.
@@ -282,9 +283,9 @@ async fn s_f01_links_and_what_is_no_file_are_not_read() {
 
     // A rotated one counts as much.
     log.append("1.log", &line(2, "F", "harmless"));
-    symlink(&secret, log.path("1.log.a")).unwrap();
+    symlink(&secret, log.path("1.log.1")).unwrap();
     assert!(matches!(log.refused("ns_p_uid/c/1.log").await, LogError::NotPlain { .. }));
-    fs::remove_file(log.path("1.log.a")).unwrap();
+    fs::remove_file(log.path("1.log.1")).unwrap();
     assert_eq!(log.read(LogOptions::default()).await, "harmless\n");
 
     // Directories on the way, and paths that lead out.
@@ -306,7 +307,7 @@ async fn s_f01_a_link_put_in_while_following_ends_the_log() {
     log.append("1.log", &line(1, "F", "mine"));
     let (mut stream, _end) = log.follow().await;
     expect(&mut stream, "mine\n").await;
-    fs::rename(log.path("1.log"), log.path("1.log.a")).unwrap();
+    fs::rename(log.path("1.log"), log.path("1.log.1")).unwrap();
     symlink("../../secret", log.path("1.log")).unwrap();
     assert!(stream.next().await.unwrap().is_err());
     assert!(stream.next().await.is_none());
