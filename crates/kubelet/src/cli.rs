@@ -15,86 +15,86 @@ use std::time::Duration;
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub run: RunFlags,
+    pub(crate) run: RunFlags,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 }
 
 /// Flags of the daemon. An unset one takes the value of the configuration file, or its default.
 #[derive(Debug, Args, Default)]
-pub struct RunFlags {
+pub(crate) struct RunFlags {
     /// A directory of pod manifests, one manifest file, or a KubeletConfiguration file
     #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Directory or file of pod manifests (staticPodPath)
     #[arg(long, value_name = "PATH")]
-    pub pod_manifest_path: Option<PathBuf>,
+    pub(crate) pod_manifest_path: Option<PathBuf>,
     /// URL to fetch pod manifests from (staticPodURL)
     #[arg(long, value_name = "URL")]
-    pub manifest_url: Option<String>,
+    pub(crate) manifest_url: Option<String>,
     /// Headers for the manifest URL: `name:value`, several separated by commas
     #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
-    pub manifest_url_header: Vec<String>,
+    pub(crate) manifest_url_header: Vec<String>,
     /// Where images, pods and volumes are kept [default: /var/lib/kubelet]
     #[arg(long, value_name = "DIR")]
-    pub root_dir: Option<PathBuf>,
+    pub(crate) root_dir: Option<PathBuf>,
     /// Where sockets and per-boot state are kept; a tmpfs [default: /run/kubelet]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
+    pub(crate) run_dir: Option<PathBuf>,
     /// Where container logs are kept (podLogsDir) [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
-    pub pod_logs_dir: Option<PathBuf>,
+    pub(crate) pod_logs_dir: Option<PathBuf>,
     /// Name of this node instead of the host name
     #[arg(long, value_name = "NAME")]
-    pub hostname_override: Option<String>,
+    pub(crate) hostname_override: Option<String>,
     /// Address of this node in pod statuses instead of the one of the default route
     #[arg(long, value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
+    pub(crate) node_ip: Option<IpAddr>,
     /// Time between two full reads of the manifest directory [default: 20s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub file_check_frequency: Option<Duration>,
+    pub(crate) file_check_frequency: Option<Duration>,
     /// Time between two requests to the manifest URL [default: 20s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub http_check_frequency: Option<Duration>,
+    pub(crate) http_check_frequency: Option<Duration>,
     /// Address the read-only port listens on [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// Read-only port; 0 serves none [default: 10255; 0 with a KubeletConfiguration file]
     #[arg(long, value_name = "PORT")]
-    pub read_only_port: Option<u16>,
+    pub(crate) read_only_port: Option<u16>,
     /// Port of /healthz; 0 serves none [default: 10248]
     #[arg(long, value_name = "PORT")]
-    pub healthz_port: Option<u16>,
+    pub(crate) healthz_port: Option<u16>,
     /// Address /healthz listens on [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
-    pub healthz_bind_address: Option<IpAddr>,
+    pub(crate) healthz_bind_address: Option<IpAddr>,
     /// Addresses of the pods [default: 10.83.0.0/16]
     #[arg(long, value_name = "CIDR")]
-    pub pod_cidr: Option<String>,
+    pub(crate) pod_cidr: Option<String>,
     /// Name of the bridge that joins the pods [default: kubelet0]
     #[arg(long, value_name = "NAME")]
-    pub pod_bridge: Option<String>,
+    pub(crate) pod_bridge: Option<String>,
     /// Control group beneath which `kubepods` is made [default: the root]
     #[arg(long, value_name = "PATH")]
-    pub cgroup_root: Option<String>,
+    pub(crate) cgroup_root: Option<String>,
     /// File that pods take their name servers from; empty for none [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
-    pub resolv_conf: Option<PathBuf>,
+    pub(crate) resolv_conf: Option<PathBuf>,
     /// Size at which a container's log file is rotated [default: 10Mi]
     #[arg(long, value_name = "QUANTITY")]
-    pub container_log_max_size: Option<String>,
+    pub(crate) container_log_max_size: Option<String>,
     /// Log files kept for a container, the current one counted [default: 5]
     #[arg(long, value_name = "N")]
-    pub container_log_max_files: Option<u32>,
+    pub(crate) container_log_max_files: Option<u32>,
     /// Verbosity of the log, 0 to 10
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
-    pub verbosity: u8,
+    pub(crate) verbosity: u8,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List pods and their containers
     Ps(PsArgs),
     /// Print a container's log
@@ -110,80 +110,80 @@ pub enum Command {
 
 /// Where the running kubelet is found.
 #[derive(Debug, Args)]
-pub struct Target {
+pub(crate) struct Target {
     /// The kubelet's directory of sockets
     #[arg(long, value_name = "DIR", default_value = crate::config::RUN_DIR)]
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
-pub struct PsArgs {
+pub(crate) struct PsArgs {
     #[command(flatten)]
-    pub target: Target,
+    pub(crate) target: Target,
     /// Only pods of this namespace
     #[arg(short, long)]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct LogsArgs {
+pub(crate) struct LogsArgs {
     #[command(flatten)]
-    pub target: Target,
+    pub(crate) target: Target,
     /// Pod name, with or without the node's name at its end
-    pub pod: String,
+    pub(crate) pod: String,
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Container; needed when the pod has several
     #[arg(short, long)]
-    pub container: Option<String>,
+    pub(crate) container: Option<String>,
     /// Go on as the log grows
     #[arg(short, long)]
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// The log of the attempt before this one
     #[arg(short, long)]
-    pub previous: bool,
+    pub(crate) previous: bool,
     /// Begin each line with its time
     #[arg(long)]
-    pub timestamps: bool,
+    pub(crate) timestamps: bool,
     /// Only the last N lines
     #[arg(long, value_name = "N")]
-    pub tail: Option<u64>,
+    pub(crate) tail: Option<u64>,
     /// Only lines younger than this
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub since: Option<Duration>,
+    pub(crate) since: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
-pub struct ExecArgs {
+pub(crate) struct ExecArgs {
     #[command(flatten)]
-    pub target: Target,
+    pub(crate) target: Target,
     /// Pod name, with or without the node's name at its end
-    pub pod: String,
+    pub(crate) pod: String,
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Container; needed when the pod has several
     #[arg(short, long)]
-    pub container: Option<String>,
+    pub(crate) container: Option<String>,
     /// Pass standard input on
     #[arg(short = 'i', long)]
-    pub stdin: bool,
+    pub(crate) stdin: bool,
     /// Give the command a terminal
     #[arg(short = 't', long)]
-    pub tty: bool,
+    pub(crate) tty: bool,
     /// The command and its arguments, after `--`
     #[arg(last = true, required = true)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Manifest files or directories of them
     #[arg(required = true)]
-    pub paths: Vec<PathBuf>,
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ImageCommand {
+pub(crate) enum ImageCommand {
     /// Import an OCI or Docker archive
     Import {
         #[command(flatten)]
@@ -207,7 +207,7 @@ pub enum ImageCommand {
 }
 
 /// Arguments with `_` in a flag's name read as `-`, as the field's tools allow (`--cgroup_root`).
-pub fn normalized_args(args: impl Iterator<Item = String>) -> Vec<String> {
+pub(crate) fn normalized_args(args: impl Iterator<Item = String>) -> Vec<String> {
     let mut verbatim = false;
     args.map(|arg| {
         verbatim |= arg == "--";

@@ -12,21 +12,21 @@ use tokio::net::UnixStream;
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// The socket of a kubelet with this run directory.
-pub fn socket_path(run_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("kubelet.sock")
 }
 
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    pub fn new(run_dir: &Path) -> Client {
+    pub(crate) fn new(run_dir: &Path) -> Client {
         Client { socket: socket_path(run_dir) }
     }
 
-    pub async fn connect(&self) -> Result<UnixStream> {
+    pub(crate) async fn connect(&self) -> Result<UnixStream> {
         UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
                 "no kubelet answers at {}; start one with `kubelet --config=DIR`, or name its directory with --run-dir",
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// Sends a request and gives the answer's head and body; an answer of 400 and above is an error with its message.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         target: &str,
@@ -60,14 +60,14 @@ impl Client {
         }
     }
 
-    pub async fn get_json<T: serde::de::DeserializeOwned>(&self, target: &str) -> Result<T> {
+    pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(&self, target: &str) -> Result<T> {
         let bytes = collect(self.send(Method::GET, target, None).await?).await?;
         serde_json::from_slice(&bytes).with_context(|| format!("the kubelet's answer to {target} is not understood"))
     }
 }
 
 /// Reads a whole body, up to the limit.
-pub async fn collect(response: Response<Incoming>) -> Result<Bytes> {
+pub(crate) async fn collect(response: Response<Incoming>) -> Result<Bytes> {
     match Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => bail!("the kubelet's answer broke off: {error}"),
@@ -88,7 +88,7 @@ fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
 }
 
 /// A value as part of a path or a query.
-pub fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

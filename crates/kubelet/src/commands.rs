@@ -1,10 +1,10 @@
 //! The subcommands; each is a client of the running kubelet, but `check`, which needs none.
 
-pub mod check;
-pub mod exec;
-pub mod image;
-pub mod logs;
-pub mod ps;
+pub(crate) mod check;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod logs;
+pub(crate) mod ps;
 
 use crate::client::Client;
 use anyhow::{Result, bail};

@@ -1,6 +1,6 @@
 //! What the daemon runs with: defaults, overridden by a configuration file, overridden by flags.
 
-pub mod file;
+pub(crate) mod file;
 
 use crate::cli::RunFlags;
 use file::ConfigFile;
@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub const ROOT_DIR: &str = "/var/lib/kubelet";
-pub const RUN_DIR: &str = "/run/kubelet";
-pub const POD_LOGS_DIR: &str = "/var/log/pods";
+pub(crate) const ROOT_DIR: &str = "/var/lib/kubelet";
+pub(crate) const RUN_DIR: &str = "/run/kubelet";
+pub(crate) const POD_LOGS_DIR: &str = "/var/log/pods";
 const POD_CIDR: &str = "10.83.0.0/16";
 const POD_BRIDGE: &str = "kubelet0";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -24,35 +24,35 @@ const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
 /// Everything decided; nothing here is optional that has a default.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    pub manifests: Option<PathBuf>,
-    pub manifest_url: Option<String>,
-    pub manifest_url_headers: Vec<(String, String)>,
-    pub root_dir: PathBuf,
-    pub run_dir: PathBuf,
-    pub pod_logs_dir: PathBuf,
-    pub node_name: String,
-    pub node_ip: Option<IpAddr>,
-    pub file_check_frequency: Duration,
-    pub http_check_frequency: Duration,
-    pub address: IpAddr,
+pub(crate) struct Config {
+    pub(crate) manifests: Option<PathBuf>,
+    pub(crate) manifest_url: Option<String>,
+    pub(crate) manifest_url_headers: Vec<(String, String)>,
+    pub(crate) root_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) pod_logs_dir: PathBuf,
+    pub(crate) node_name: String,
+    pub(crate) node_ip: Option<IpAddr>,
+    pub(crate) file_check_frequency: Duration,
+    pub(crate) http_check_frequency: Duration,
+    pub(crate) address: IpAddr,
     /// 0: none.
-    pub read_only_port: u16,
+    pub(crate) read_only_port: u16,
     /// 0: none.
-    pub healthz_port: u16,
-    pub healthz_bind_address: IpAddr,
-    pub pod_cidr: String,
-    pub pod_bridge: String,
+    pub(crate) healthz_port: u16,
+    pub(crate) healthz_bind_address: IpAddr,
+    pub(crate) pod_cidr: String,
+    pub(crate) pod_bridge: String,
     /// Empty for the root, else `/a/b`.
-    pub cgroup_root: String,
-    pub resolv_conf: Option<PathBuf>,
-    pub log_max_bytes: u64,
-    pub log_max_files: u32,
+    pub(crate) cgroup_root: String,
+    pub(crate) resolv_conf: Option<PathBuf>,
+    pub(crate) log_max_bytes: u64,
+    pub(crate) log_max_files: u32,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     #[error("nothing to run: give --config=DIR (a directory of pod manifests), --config=FILE or --manifest-url=URL")]
     NoSource,
     #[error(
@@ -70,7 +70,7 @@ fn value_error(flag: &'static str, found: impl Into<String>, expected: impl Into
 }
 
 /// Puts defaults, the file that `--config` may name and the flags together; `hostname` is the machine's.
-pub fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigError> {
+pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigError> {
     let (manifests, file) = match flags.config.as_deref() {
         Some(path) => what_is_config(path)?,
         None => (None, None),

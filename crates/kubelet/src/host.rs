@@ -19,12 +19,12 @@ use std::time::Duration;
 /// A loop that does not answer within this time hangs.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub struct Host {
-    pub agent: AgentHandle,
-    pub runtime: Arc<dyn Runtime>,
-    pub images: Arc<Store>,
-    pub root_dir: PathBuf,
-    pub log_dir: PathBuf,
+pub(crate) struct Host {
+    pub(crate) agent: AgentHandle,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) images: Arc<Store>,
+    pub(crate) root_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
 }
 
 impl Host {
@@ -165,8 +165,11 @@ impl server::Host for Host {
         let options = ImportOptions { pinned: request.pinned };
         let imported = self.store(move |store| store.import(&request.path, options)).await?;
         self.agent.images_changed().await;
-        let told = |image: image::Imported| ImportedImage { reference: image.reference, id: image.id };
-        Ok(imported.into_iter().map(told).collect())
+        let told = |image: image::Imported| -> Vec<ImportedImage> {
+            let names = if image.references.is_empty() { vec![image.id.clone()] } else { image.references };
+            names.into_iter().map(|reference| ImportedImage { reference, id: image.id.clone() }).collect()
+        };
+        Ok(imported.into_iter().flat_map(told).collect())
     }
 
     async fn image_remove(&self, reference: &str) -> Result<(), HostError> {

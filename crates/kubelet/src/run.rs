@@ -30,7 +30,7 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the kubelet until SIGTERM or SIGINT. Pods go on running.
-pub fn daemon(flags: RunFlags) -> Result<()> {
+pub(crate) fn daemon(flags: RunFlags) -> Result<()> {
     start_log(flags.verbosity);
     let facts = node::facts();
     let config = config::load(&flags, &facts.hostname)?;
@@ -70,7 +70,7 @@ async fn serve(config: Config, facts: node::Facts) -> Result<()> {
     let _only_one = lock(&config.run_dir.join("kubelet.lock"))?;
     let images = open_images(&config).await?;
     let engine = Engine::open(engine_config(&config, &images)?).await.context("the engine cannot start")?;
-    let agent = agent::run(agent_config(&config, &facts), engine.clone()).await.context("the agent cannot start")?;
+    let agent = agent::run(agent_config(&config, &facts), engine.clone(), None).context("the agent cannot start")?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_images(Arc::clone(&images), config.root_dir.join("images"), agent.clone(), stop.clone()));

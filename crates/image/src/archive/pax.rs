@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn values_may_hold_newlines_and_the_last_one_counts() {
-        let records = parse(b"10 path=a\n11 path=bc\n26 SCHILY.xattr.user.x=\n\n\n\n").unwrap();
+        let records = parse(b"10 path=a\n11 path=bc\n27 SCHILY.xattr.user.x=\n\n\n\n").unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"bc"[..]));
         assert_eq!(records.xattrs, [(b"user.x".to_vec(), b"\n\n\n".to_vec())]);
     }
@@ -164,7 +164,7 @@ mod tests {
         for bad in [
             &b"10 size=-1\n"[..],
             b"27 size=9223372036854775808\n",
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"99 path=a\n",
             b"path=a\n",
             b"6 a\0=\n",

@@ -10,7 +10,7 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// The daemon reads no larger file either.
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
 
-pub fn run(args: CheckArgs) -> Result<u8> {
+pub(crate) fn run(args: CheckArgs) -> Result<u8> {
     let mut code = 0;
     for path in &args.paths {
         for file in files(path)? {

@@ -20,7 +20,7 @@ const STDIN_CHUNK_BYTES: usize = 32 * 1024;
 /// Frames waiting to be sent; a slow command slows the reading of our stdin.
 const QUEUED_FRAMES: usize = 8;
 
-pub async fn run(args: ExecArgs) -> Result<u8> {
+pub(crate) async fn run(args: ExecArgs) -> Result<u8> {
     let client = Client::new(&args.target.run_dir);
     let (pod, container) = find(&client, &args.namespace, &args.pod, args.container.as_deref()).await?;
     if args.tty && !isatty(std::io::stdin()) {

@@ -6,7 +6,7 @@ use crate::client::{Client, collect, percent_encode};
 use anyhow::{Context, Result};
 use hyper::Method;
 
-pub async fn run(command: ImageCommand) -> Result<u8> {
+pub(crate) async fn run(command: ImageCommand) -> Result<u8> {
     match command {
         ImageCommand::Import { target, files } => {
             let client = Client::new(&target.run_dir);

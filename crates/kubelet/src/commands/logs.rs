@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use std::io::Write;
 
-pub async fn run(args: LogsArgs) -> Result<u8> {
+pub(crate) async fn run(args: LogsArgs) -> Result<u8> {
     let client = Client::new(&args.target.run_dir);
     let (pod, container) = find(&client, &args.namespace, &args.pod, args.container.as_deref()).await?;
     let target = format!(

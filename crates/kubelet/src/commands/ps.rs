@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 const HEAD: [&str; 8] = ["NAMESPACE", "POD", "CONTAINER", "STATE", "RESTARTS", "AGE", "IP", "IMAGE"];
 
-pub async fn run(args: PsArgs) -> Result<u8> {
+pub(crate) async fn run(args: PsArgs) -> Result<u8> {
     let client = Client::new(&args.target.run_dir);
     let pods = super::pods(&client).await?;
     let manifests: Vec<server::ManifestStatus> = client.get_json("/manifests").await?;

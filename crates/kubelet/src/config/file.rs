@@ -12,30 +12,30 @@ const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// The fields that have an effect.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     api_version: String,
     kind: String,
-    pub static_pod_path: Option<PathBuf>,
+    pub(crate) static_pod_path: Option<PathBuf>,
     #[serde(rename = "staticPodURL")]
-    pub static_pod_url: Option<String>,
+    pub(crate) static_pod_url: Option<String>,
     #[serde(rename = "staticPodURLHeader")]
-    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
+    pub(crate) static_pod_url_header: BTreeMap<String, Vec<String>>,
     #[serde(deserialize_with = "go_duration")]
-    pub file_check_frequency: Option<Duration>,
+    pub(crate) file_check_frequency: Option<Duration>,
     #[serde(deserialize_with = "go_duration")]
-    pub http_check_frequency: Option<Duration>,
-    pub pod_logs_dir: Option<PathBuf>,
-    pub address: Option<IpAddr>,
-    pub read_only_port: Option<u16>,
-    pub healthz_port: Option<u16>,
-    pub healthz_bind_address: Option<IpAddr>,
+    pub(crate) http_check_frequency: Option<Duration>,
+    pub(crate) pod_logs_dir: Option<PathBuf>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) read_only_port: Option<u16>,
+    pub(crate) healthz_port: Option<u16>,
+    pub(crate) healthz_bind_address: Option<IpAddr>,
     #[serde(rename = "podCIDR")]
-    pub pod_cidr: Option<String>,
-    pub cgroup_root: Option<String>,
+    pub(crate) pod_cidr: Option<String>,
+    pub(crate) cgroup_root: Option<String>,
     #[serde(rename = "resolvConf")]
-    pub resolv_conf: Option<PathBuf>,
-    pub container_log_max_size: Option<String>,
-    pub container_log_max_files: Option<u32>,
+    pub(crate) resolv_conf: Option<PathBuf>,
+    pub(crate) container_log_max_size: Option<String>,
+    pub(crate) container_log_max_files: Option<u32>,
 }
 
 /// Fields of the v1beta1 format that exist and have no effect here yet.
@@ -154,7 +154,7 @@ const NOT_YET: &[&str] = &[
 
 impl ConfigFile {
     /// Decodes strictly; relative paths are taken from `base`, the file's directory. The error lists every wrong field.
-    pub fn parse(bytes: &[u8], base: &Path) -> Result<ConfigFile, String> {
+    pub(crate) fn parse(bytes: &[u8], base: &Path) -> Result<ConfigFile, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
         let value: serde_json::Value =
             serde_saphyr::from_str(text).map_err(|error| format!("is not valid YAML: {error}"))?;

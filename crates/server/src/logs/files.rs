@@ -153,7 +153,7 @@ impl Directory {
             let Ok(name) = entry.file_name().to_str() else { continue };
             let Some(suffix) = name.strip_prefix(&*self.name) else { continue };
             // Compressed and half-written ones are some other runtime's.
-            let rotated = suffix.starts_with('.') && !suffix.ends_with(".gz") && !suffix.ends_with(".tmp");
+            let rotated = begins_with_time(suffix) && !suffix.ends_with(".gz") && !suffix.ends_with(".tmp");
             if !suffix.is_empty() && !rotated {
                 continue;
             }
