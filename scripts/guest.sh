@@ -28,7 +28,8 @@ if [ ! -e "$cache/complete" ]; then
 fi
 kernel=$(ls "$cache"/boot/vmlinuz-*)
 release=${kernel##*/vmlinuz-}
-busybox=$(ls "$cache"/bin/busybox "$cache"/usr/bin/busybox 2>/dev/null | head -1)
+busybox=$cache/bin/busybox
+[ -e "$busybox" ] || busybox=$cache/usr/bin/busybox
 
 root=$work/root
 mkdir -p "$root"/{bin,dev,etc,modules,newroot,proc,root,run,sys,tmp}

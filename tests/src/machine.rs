@@ -59,6 +59,14 @@ pub fn image_archive(name: &str) -> PathBuf {
     path
 }
 
+/// The directory of a control group in every hierarchy that containers are put into.
+fn own_groups(name: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let v1 = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer"].map(|controller| root.join(controller));
+    let hierarchies = if root.join("cgroup.procs").exists() { vec![root.to_owned()] } else { v1.to_vec() };
+    hierarchies.into_iter().filter(|dir| dir.join("cgroup.procs").exists()).map(|dir| dir.join(name)).collect()
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
@@ -78,6 +86,10 @@ impl Machine {
             let archive = image_archive(image);
             std::os::unix::fs::symlink(&archive, dir.join("root/images").join(format!("{image}.tar")))
                 .expect("the image");
+        }
+        // The control group given to --cgroup-root is the caller's: made here, removed here.
+        for group in own_groups(&name) {
+            std::fs::create_dir_all(&group).expect("the control group");
         }
         let before = Census::take(&name);
         let mut machine = Machine {
@@ -260,6 +272,15 @@ impl Machine {
         pids
     }
 
+    /// Pids of the containers' inits alone: their children may come and go.
+    pub fn init_pids(&self) -> Vec<u32> {
+        let is_init = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+        };
+        self.container_pids().into_iter().filter(is_init).collect()
+    }
+
     /// Pids of this test's shims.
     pub fn shim_pids(&self) -> Vec<u32> {
         let mark = self.run_dir.join("sandboxes").display().to_string();
@@ -300,6 +321,9 @@ impl Machine {
             left if left.is_empty() => Ok(()),
             left => Err(format!("{left:#?}; log:\n{}", self.log())),
         });
+        for group in own_groups(&self.name) {
+            std::fs::remove_dir(&group).unwrap_or_else(|error| panic!("{}: {error}", group.display()));
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
         let _ = std::fs::remove_dir_all(&self.run_dir);
     }

@@ -18,7 +18,7 @@ fn g_05_a_killed_shim_takes_its_containers_along_and_the_pod_comes_back() {
     });
     // Nobody saw how the first one ended: it must not look like a success.
     assert_eq!(after["lastState"]["terminated"]["exitCode"], 137, "{after}");
-    assert_eq!(machine.container_pids().len(), 2, "no second copy of anything");
+    assert_eq!(machine.init_pids().len(), 2, "no second copy of anything");
     assert_eq!(machine.await_running("b", "main")["containerID"], neighbour["containerID"]);
     machine.finish();
 }

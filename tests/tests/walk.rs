@@ -138,9 +138,9 @@ fn b_03_and_g_02_the_walk_with_the_kubelet_killed_at_ten_points() {
         machine.start_kubelet();
     }
     fn same_after_crash(machine: &mut Machine) {
-        let before = machine.container_pids();
+        let before = machine.init_pids();
         crash(machine);
-        assert_eq!(machine.container_pids(), before, "containers keep their pids over a restart");
+        assert_eq!(machine.init_pids(), before, "containers keep their pids over a restart");
     }
     crash(&mut machine); // 1: nothing runs
     machine.drop_manifest("nginx.yaml", manifests::NGINX);

@@ -13,6 +13,7 @@ use crate::delete;
 use crate::error::{internal, of_shim, on_pool};
 use crate::files;
 use crate::ids;
+use crate::machine;
 use crate::record::{self, ContainerRecord, Phase};
 use crate::sandbox::ANSWER;
 use crate::shim_link::ShimError;
@@ -103,6 +104,7 @@ impl Core {
                 max_bytes: self.config.log_max_bytes,
                 max_files: self.config.log_max_files,
             }),
+            devices: if spec::is_privileged(&config) { machine::host_devices() } else { Vec::new() },
             held: self.held,
             cpus: self.cpus,
         });

@@ -115,10 +115,10 @@ impl Core {
     async fn take_over(self: Arc<Self>, found: Found) {
         let Found { sandbox, fate, unknown } = found;
         let _turn = sandbox.turn.lock().await;
-        if sandbox.phase() < Phase::Stopped {
-            if let Err(error) = self.reconnect(&sandbox).await {
-                warn!(sandbox = %sandbox.id, %error, "containers without a shim cannot be killed yet");
-            }
+        if sandbox.phase() < Phase::Stopped
+            && let Err(error) = self.reconnect(&sandbox).await
+        {
+            warn!(sandbox = %sandbox.id, %error, "containers without a shim cannot be killed yet");
         }
         for container in unknown {
             if let Err(error) = self.remove_container_held(&sandbox, &container).await {

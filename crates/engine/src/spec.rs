@@ -62,6 +62,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) group: &'a cgroup::Group,
     pub(crate) log: Option<protocol::Log>,
+    /// The machine's devices, which a privileged container has.
+    pub(crate) devices: Vec<protocol::Device>,
     /// Capabilities that this process has.
     pub(crate) held: u64,
     /// Number of CPUs the kernel can have.
@@ -105,7 +107,7 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
         masked_paths,
         readonly_paths,
         privileged: privileged == Privileged::Yes,
-        devices: Vec::new(),
+        devices: if privileged == Privileged::Yes { inputs.devices } else { Vec::new() },
         log: inputs.log,
     })
 }
@@ -154,6 +156,11 @@ pub(crate) fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>, R
 
 fn security_context(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {
     config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default()
+}
+
+/// Whether a container asks for all that the machine has.
+pub(crate) fn is_privileged(config: &v1::ContainerConfig) -> bool {
+    security_context(config).privileged
 }
 
 fn privileged(security: &v1::LinuxContainerSecurityContext) -> Privileged {

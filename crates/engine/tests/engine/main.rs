@@ -1,0 +1,12 @@
+//! The engine on the real kernel: real namespaces, real control groups, real shims, a busybox image made here.
+
+#![allow(clippy::unwrap_used)]
+
+mod busybox;
+mod exec;
+mod faults;
+mod life;
+mod many;
+mod network;
+mod recovery;
+mod world;
