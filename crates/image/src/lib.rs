@@ -15,6 +15,8 @@ mod manifest;
 mod reference;
 mod store;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod unpack;
 
 pub use digest::Digest;
