@@ -63,7 +63,7 @@ impl Core {
             Ok(record) => (record, Fate::Keep),
             Err(error) => {
                 self.quarantine(&dir.join(record::SANDBOX), id, &error);
-                let cgroup = fs::read_to_string(dir.join(CGROUP_FILE)).unwrap_or_default();
+                let cgroup = fs::read_to_string(dir.join(CGROUP_FILE)).unwrap_or_else(|_| self.default_cgroup(id));
                 (SandboxRecord { cgroup, phase: Phase::NotReady.into(), ..Default::default() }, Fate::Remove)
             }
         };

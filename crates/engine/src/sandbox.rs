@@ -63,7 +63,7 @@ impl Core {
         let id = ids::new_id().map_err(internal("make an id"))?;
         let named = config.linux.as_ref().map(|linux| linux.cgroup_parent.as_str()).unwrap_or_default();
         let cgroup = match named {
-            "" => format!("{}/{id}", self.config.cgroup_root.trim_end_matches('/')),
+            "" => self.default_cgroup(&id),
             named => named.trim_end_matches('/').to_owned(),
         };
         let record = SandboxRecord {
@@ -256,9 +256,8 @@ impl Core {
     }
 
     fn remove_sandbox_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        let named = sandbox.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
-        if !named {
-            // A group that the pod's owner named is the owner's to remove.
+        // A group that the pod's owner named is the owner's to remove.
+        if sandbox.cgroup == self.default_cgroup(&sandbox.id) {
             let group = self.layout.group(&sandbox.cgroup);
             group.remove().map_err(internal("remove the sandbox's control group"))?;
         }

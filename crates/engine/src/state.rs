@@ -165,6 +165,11 @@ impl Core {
         self.sandboxes().into_iter().flat_map(image_ids).collect()
     }
 
+    /// The control group of a sandbox that was given none.
+    pub(crate) fn default_cgroup(&self, id: &str) -> String {
+        format!("{}/{id}", self.config.cgroup_root.trim_end_matches('/'))
+    }
+
     /// The control group of a sandbox's shim.
     pub(crate) fn shim_group(&self, sandbox: &Sandbox) -> cgroup::Group {
         self.layout.group(&format!("{}/shim", sandbox.cgroup))

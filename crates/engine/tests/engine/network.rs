@@ -74,7 +74,7 @@ fn f_d03_a_flushed_network_is_put_back() {
         .await;
         assert!(run("nft", &["list", "table", "ip", &bridge]).contains("masquerade"));
         let server = world.run(&b, "server", "echo -n ok > /tmp/x; exec busybox httpd -f -p 80 -h /tmp").await;
-        let url = format!("wget -q -T 2 -O - http://{}/x", address(&world, &b).await);
+        let url = format!("wget -q -O - http://{}/x", address(&world, &b).await);
         eventually("traffic", || async { (world.exec(&client, &url).await.0 == "ok").then_some(()) }).await;
 
         // A rule alone, without its table, is missed too.
