@@ -26,15 +26,25 @@ use std::path::PathBuf;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Moves the calling process (all its threads) into the group whose directories these are.
+/// Moves the calling process, which must have no other thread, into the group whose directories these are.
+///
+/// On v1 the thread is moved, through `tasks`: for a thread that moves itself the kernel need not hold off every fork and
+/// exit on the machine, which takes an RCU grace period, about 10 ms where nothing was moved just before.
 ///
 /// # Errors
 /// The first directory that refuses it.
 pub fn attach_self(dirs: &[PathBuf]) -> Result<()> {
-    attach(dirs, 0)
+    for dir in dirs {
+        match file::write(&dir.join("tasks"), "0") {
+            // v2 has no such file, and moves processes only.
+            Err(error) if error.errno() == Some(libc::ENOENT) => file::write(&dir.join("cgroup.procs"), "0")?,
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
-/// Moves a process (all its threads) into the group whose directories these are; 0 is the caller.
+/// Moves another process (all its threads) into the group whose directories these are.
 ///
 /// # Errors
 /// The first directory that refuses it.

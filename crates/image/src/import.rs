@@ -184,3 +184,6 @@ fn other_platform(found: &[String]) -> ArchiveError {
 fn parse_name(document: &str, name: &str) -> std::result::Result<Reference, ArchiveError> {
     Reference::parse(name).map_err(|e| ArchiveError::Document { name: document.to_owned(), reason: e.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -295,3 +295,68 @@ pub(crate) fn docker_archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     }
     tar.build()
 }
+
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Builds an OCI image layout.
+#[derive(Clone, Default)]
+pub(crate) struct Layout {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Layout {
+    /// Adds a blob and gives its descriptor, with `more` fields, each with a comma before it.
+    pub(crate) fn blob(&mut self, media_type: &str, bytes: &[u8], more: &str) -> String {
+        let digest = Digest::of(bytes);
+        self.files.push((format!("blobs/sha256/{}", digest.hex()), bytes.to_vec()));
+        format!("{{\"mediaType\":\"{media_type}\",\"digest\":\"{digest}\",\"size\":{}{more}}}", bytes.len())
+    }
+
+    /// Adds an image with gzip layers and gives the descriptor of its manifest.
+    pub(crate) fn image(&mut self, layers: &[Vec<u8>], more: &str) -> String {
+        let ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+        let blobs: Vec<String> =
+            layers.iter().map(|layer| self.blob(&format!("{LAYER}+gzip"), &gzip(layer), "")).collect();
+        let config = self.blob(CONFIG, config(&ids).as_bytes(), "");
+        self.manifest(&config, &blobs, more)
+    }
+
+    pub(crate) fn manifest(&mut self, config: &str, layers: &[String], more: &str) -> String {
+        let layers = layers.join(",");
+        let manifest =
+            format!("{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"config\":{config},\"layers\":[{layers}]}}");
+        self.blob(MANIFEST, manifest.as_bytes(), more)
+    }
+
+    pub(crate) fn index(manifests: &[String]) -> String {
+        format!("{{\"schemaVersion\":2,\"manifests\":[{}]}}", manifests.join(","))
+    }
+
+    pub(crate) fn file(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.files.push((name.to_owned(), bytes.to_vec()));
+        self
+    }
+
+    /// Names and contents, for a test to damage: of one image, the layers, the configuration and the manifest.
+    pub(crate) fn files_mut(&mut self) -> &mut Vec<(String, Vec<u8>)> {
+        &mut self.files
+    }
+
+    /// The archive, with the given top-level manifests.
+    pub(crate) fn build(self, manifests: &[String]) -> Vec<u8> {
+        let layout = self.file("index.json", Self::index(manifests).as_bytes());
+        layout.file("oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}").tar()
+    }
+
+    /// The archive as it is.
+    pub(crate) fn tar(self) -> Vec<u8> {
+        self.files.iter().fold(Tar::new(), |tar, (name, bytes)| tar.file(name, bytes)).build()
+    }
+}
+
+pub(crate) fn named(name: &str) -> String {
+    format!(",\"annotations\":{{\"org.opencontainers.image.ref.name\":\"{name}\"}}")
+}
