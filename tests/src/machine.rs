@@ -303,6 +303,15 @@ impl Machine {
             let _ = std::fs::remove_file(entry.path());
         }
         self.await_no_pods();
+        // A pod whose manifest went while no kubelet ran is an orphan: not in /pods, but still to be cleaned up.
+        let sandboxes = self.run_dir.join("sandboxes");
+        await_true("no sandbox is left", || {
+            std::fs::read_dir(&sandboxes).map_or(true, |mut left| left.next().is_none())
+        });
+        let pods = self.dir.join("root/pods");
+        await_true("no pod directory is left", || {
+            std::fs::read_dir(&pods).map_or(true, |mut left| left.next().is_none())
+        });
         self.stop_kubelet();
         for empty in ["root/pods", "root/containers", "logs"] {
             let left: Vec<_> =
