@@ -103,12 +103,14 @@ impl Core {
         };
         sandbox.state().address = Some(address);
         let making = self.plan(sandbox, address, resolv_conf);
+        let t1 = std::time::Instant::now();
         let _permit = self.setups.acquire().await.map_err(internal("wait to set up a sandbox"))?;
         let (files, plan) = ((making.resolv_conf, making.hosts), making.plan);
         let prepared = Arc::clone(sandbox);
         on_pool(move || prepare(&prepared, &files)).await?.map_err(internal("prepare the sandbox's directory"))?;
         // The kernel works on the namespaces while the shim starts and joins its control groups, which on v1 can wait
         // several milliseconds for the first of them.
+        println!("T prepared {:?}", t1.elapsed());
         let t0 = std::time::Instant::now();
         let (connected, started) = tokio::join!(
             async {
@@ -124,7 +126,9 @@ impl Core {
         );
         started?;
         connected.map_err(internal("set up the sandbox's network"))?;
-        sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"))
+        let r = sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"));
+        println!("T all {:?}", t1.elapsed());
+        r
     }
 
     fn plan(&self, sandbox: &Sandbox, address: Ipv4Addr, resolv_conf: String) -> Making {
