@@ -123,7 +123,7 @@ fn split_domain(name: &str) -> (Option<&str>, &str) {
 fn is_domain(domain: &str) -> bool {
     let (host, port) = if let Some(rest) = domain.strip_prefix('[') {
         let Some((address, after)) = rest.split_once(']') else { return false };
-        if address.parse::<std::net::Ipv6Addr>().is_err() {
+        if address.parse::<core::net::Ipv6Addr>().is_err() {
             return false;
         }
         (None, after.strip_prefix(':').or(if after.is_empty() { None } else { Some("") }))

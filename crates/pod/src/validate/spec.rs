@@ -3,9 +3,9 @@
 use super::{Errors, containers};
 use crate::names::{self, LABEL_RULE, SUBDOMAIN_RULE};
 use crate::quantity::Amount;
+use core::net::IpAddr;
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodSpec, Volume};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::{Component, Path};
 
 /// Largest grace period: more would not fit the milliseconds that are counted with elsewhere, seconds.
