@@ -259,3 +259,6 @@ fn report(dir: &Path, scan: Result<Scan>) -> bool {
     }
     added
 }
+
+#[cfg(test)]
+mod tests;

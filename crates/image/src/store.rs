@@ -275,3 +275,6 @@ impl Store {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

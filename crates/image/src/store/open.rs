@@ -224,8 +224,10 @@ fn remove_unused_blobs(dirs: &Dirs, state: &State) -> Result<()> {
         .flat_map(|stored| stored.record.manifests.iter().chain([&stored.record.id]))
         .map(Digest::hex)
         .collect();
+    let blobs = open_dir(&dirs.blobs)?;
     for name in names(&dirs.blobs)?.iter().filter(|name| !used.contains(name.as_str())) {
-        drop_file(&dirs.blobs.join(name));
+        // Damage may have made anything of it, and what stands there would be in the way of an import.
+        remove_tree(&blobs, name).map_err(|e| Error::io("remove", dirs.blobs.join(name), e))?;
     }
     Ok(())
 }
