@@ -155,7 +155,7 @@ fn names_come_from_annotations_and_tags() {
     let tags = |id: &Digest| {
         format!("[{{\"Config\":\"blobs/sha256/{}\",\"RepoTags\":[\"a:latest\"],\"Layers\":[\"x\"]}}]", id.hex())
     };
-    let both = layout.clone().file("manifest.json", tags(&id).as_bytes()).build(&[descriptor.clone()]);
+    let both = layout.clone().file("manifest.json", tags(&id).as_bytes()).build(std::slice::from_ref(&descriptor));
     assert_eq!(Fixture::new().import(&both).unwrap(), ["docker.io/library/a:latest"]);
     // The same with two stories.
     let other = config(&[Digest::of(b"other")]);

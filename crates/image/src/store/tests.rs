@@ -300,7 +300,7 @@ fn s_m02_damage_costs_one_object() {
             }
             fs::write(path, bytes).unwrap();
         });
-        damage("mode 0", &|path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap());
+        damage("mode 0", &|path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap());
         if !path.ends_with("lock") && !path.ends_with("boot") {
             damage("a directory", &|path| {
                 fs::remove_file(path).unwrap();

@@ -80,10 +80,8 @@ fn s_b07_special_entries() {
         },
         &["b b 620 8:0", "c c 620 1:1", "d/ 4755", "f 7777 \"\"", "p p 620 0:0", "z b 620 0:0"],
     );
-    for id in [u32::MAX] {
-        refuse("owner 2^32 - 1", |_| Tar::new().owner(id, 0).file("a", b""));
-        refuse("group 2^32 - 1", |_| Tar::new().owner(0, id).file("a", b""));
-    }
+    refuse("owner 2^32 - 1", |_| Tar::new().owner(u32::MAX, 0).file("a", b""));
+    refuse("group 2^32 - 1", |_| Tar::new().owner(0, u32::MAX).file("a", b""));
     for value in [&b"4294967295"[..], b"4294967296", b"-1", b"x", b"1e3", b"18446744073709551616"] {
         refuse("owner in PAX", |_| Tar::new().pax("uid", value).file("a", b""));
         refuse("group in PAX", |_| Tar::new().pax("gid", value).file("a", b""));

@@ -125,7 +125,7 @@ fn streams_that_are_no_tar_archives_are_refused() {
         ("cut in a file", good[..1_500].to_vec()),
         ("cut in padding", good[..2_030].to_vec()),
         ("text", b"hello, world\n".repeat(100)),
-        ("a wrong checksum", [&[b'x'], &good[1..]].concat()),
+        ("a wrong checksum", [&b"x"[..], &good[1..]].concat()),
     ] {
         assert!(Stack::new().add_limited(&bytes, &test_limits()).is_err(), "{case}");
     }
