@@ -23,6 +23,8 @@ pub(crate) fn become_daemon(dir: &Path) -> Result<OwnedFd> {
     for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGINT, libc::SIGQUIT] {
         sys::ignore_signal(signal);
     }
+    // Executed by its descriptor, it would be called by that number.
+    rustix::thread::set_name(c"kubelet-shim").step(|| "set the process's name".into())?;
     let listener = listener()?;
     assert_single_threaded()?;
     // EPERM: whoever started us made us the leader of a group already, which serves as well.
