@@ -197,6 +197,11 @@ fn s_b10_digests_and_sizes_must_be_right() {
     for (case, at) in [("layer", 0), ("config", 1), ("manifest", 2)] {
         refuse(case, &swapped(at));
     }
+    // The same content in other bytes: only the digest of the blob tells.
+    let (mut layout, descriptor) = one("");
+    let operating_system = 9;
+    layout.files_mut()[0].1[operating_system] ^= 1;
+    refuse_saying("the digest of the layer is", &layout.build(&[descriptor]));
     let truth = Digest::of(&layer());
     let with = |diff_id: &Digest, blob: &[u8], more: &[u8]| {
         let mut layout = Layout::default();
@@ -329,7 +334,7 @@ fn s_b12_documents_are_limited() {
     too_large("config", &layout.build(&[manifest]));
     // A file that claims 4 GiB and has none of it.
     let claim = crate::testing::Header { path: "index.json", typeflag: b'0', mode: 0o644, ..Default::default() };
-    refuse("a claim", &Tar::new().claim(claim, 4 << 30).build());
+    refuse_saying("it ends within a member", &Tar::new().claim(claim, 4 << 30).build());
 
     for text in
         ["null", "[null]", "{\"schemaVersion\":2,\"manifests\":null}", "{\"schemaVersion\":2,\"manifests\":[null]}"]

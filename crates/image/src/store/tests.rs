@@ -229,6 +229,28 @@ fn pinned_images_stay_until_they_are_unpinned() {
 }
 
 #[test]
+fn a_removal_that_fails_gives_no_directory_away() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    fixture.import(&store, "a", &[layer("old")]).unwrap();
+    let ingest = fixture.root().join("ingest");
+    fs::remove_dir(&ingest).unwrap();
+    assert!(matches!(store.remove("a", UNUSED), Err(Error::Io { .. })));
+    fs::create_dir(&ingest).unwrap();
+    fixture.import(&store, "b", &[layer("new")]).unwrap();
+    let image = store.resolve("b").unwrap().unwrap();
+    assert_whole(&store, &image, "new");
+    assert_ne!(image.layers, ["1"], "the files of the removed image are still there");
+    drop(store);
+    fixture.reboot();
+    drop(fixture.open());
+    assert!(!fixture.root().join("layers/1").exists());
+}
+
+#[test]
 fn an_opaque_root_ends_the_stack() {
     if !is_root() {
         return;

@@ -213,6 +213,12 @@ fn directories_without_an_entry_look_like_those_below() {
     hidden.add(Tar::new().whiteout(".wh.a")).unwrap();
     hidden.add(Tar::new().file("a/b/c", b"x")).unwrap();
     assert_eq!(hidden.listing(), ["a/ 755", "a/b/ 755", "a/b/c 644 \"x\""], "a deleted directory is no model");
+
+    let mut opaque = Stack::new();
+    opaque.add(Tar::new().dir("a", 0o700).dir("a/b", 0o700)).unwrap();
+    opaque.add(Tar::new().dir("a", 0o711).whiteout("a/.wh..wh..opq")).unwrap();
+    opaque.add(Tar::new().file("a/b/c", b"x").whiteout("a/.wh.d")).unwrap();
+    assert_eq!(opaque.listing(), ["a/ 711", "a/b/ 755", "a/b/c 644 \"x\""], "nor is a hidden one");
 }
 
 #[test]
