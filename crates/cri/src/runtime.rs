@@ -12,8 +12,9 @@ use crate::{Error, v1};
 ///
 /// - Every method may be called at any time, from any task, and many at once.
 /// - Stop and remove calls are idempotent: an unknown id, or an object already in the wanted state, is `Ok`.
-/// - Create calls are not: the same sandbox metadata, or the same (sandbox, container name, attempt), while the first
-///   one exists is [`Code::AlreadyExists`](crate::Code::AlreadyExists).
+/// - Create calls never make a second object with the same sandbox metadata, or the same (sandbox, container name,
+///   attempt): while the first one exists they answer with it where it is as new (sandbox ready, container created), or
+///   with [`Code::AlreadyExists`](crate::Code::AlreadyExists).
 /// - Lists and states are what was observed, not what was asked for. List filters are combined with "and".
 /// - Dropping a returned future abandons waiting, not the work: the caller looks at the state before it acts again.
 #[async_trait]

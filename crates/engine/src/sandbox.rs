@@ -103,32 +103,16 @@ impl Core {
         };
         sandbox.state().address = Some(address);
         let making = self.plan(sandbox, address, resolv_conf);
-        let t1 = std::time::Instant::now();
         let _permit = self.setups.acquire().await.map_err(internal("wait to set up a sandbox"))?;
         let (files, plan) = ((making.resolv_conf, making.hosts), making.plan);
         let prepared = Arc::clone(sandbox);
         on_pool(move || prepare(&prepared, &files)).await?.map_err(internal("prepare the sandbox's directory"))?;
         // The kernel works on the namespaces while the shim starts and joins its control groups, which on v1 can wait
         // several milliseconds for the first of them.
-        println!("T prepared {:?}", t1.elapsed());
-        let t0 = std::time::Instant::now();
-        let (connected, started) = tokio::join!(
-            async {
-                let r = self.network.connect(plan).await;
-                println!("T net {:?}", t0.elapsed());
-                r
-            },
-            async {
-                let r = self.start_shim(sandbox).await;
-                println!("T shim {:?}", t0.elapsed());
-                r
-            }
-        );
+        let (connected, started) = tokio::join!(self.network.connect(plan), self.start_shim(sandbox));
         started?;
         connected.map_err(internal("set up the sandbox's network"))?;
-        let r = sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"));
-        println!("T all {:?}", t1.elapsed());
-        r
+        sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"))
     }
 
     fn plan(&self, sandbox: &Sandbox, address: Ipv4Addr, resolv_conf: String) -> Making {
@@ -154,9 +138,7 @@ impl Core {
             let started = shim_process::start(&core.program, &of.dir, &group.dirs());
             started.map_err(internal("start the sandbox's shim"))
         });
-        let t0 = std::time::Instant::now();
         let (pid, socket) = started.await??;
-        println!("T spawn {:?}", t0.elapsed());
         sandbox.state().child = Some(pid);
         let link = self.attach_shim(sandbox, socket)?;
         // Its first answer says that it runs, under the protocol that this engine speaks.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use shim::protocol::{ShimRecord, records};
@@ -22,11 +23,21 @@ const END_SECS: i64 = 5;
 /// What a failed shim wrote is shown up to this length.
 const MAX_LOG_BYTES: usize = 1024;
 
+/// Above the descriptors that a shim is given: one of those would take the program's place before it is executed.
+const FIRST_FREE_FD: i32 = 10;
+
 /// The program in a file without a name that nobody can change, not even root in a container that reaches it through
 /// `/proc/<pid>/exe`.
 pub(crate) fn sealed_program() -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("kubelet-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = fs::File::from(fd);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let create = |flags| rustix::fs::memfd_create("kubelet-shim", flags);
+    // Said aloud for machines where a file in memory is not executable unless it is to be (vm.memfd_noexec=1); kernels
+    // before 6.3 do not know the flag.
+    let fd = create(flags | MemfdFlags::EXEC).or_else(|error| match error {
+        Errno::INVAL => create(flags),
+        error => Err(error),
+    })?;
+    let mut file = fs::File::from(rustix::io::fcntl_dupfd_cloexec(&fd, FIRST_FREE_FD)?);
     file.write_all(PROGRAM)?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
@@ -141,6 +152,7 @@ mod tests {
     #[test]
     fn s_d01_the_shims_program_cannot_be_changed() {
         let program = sealed_program().unwrap();
+        assert!(program.as_raw_fd() >= FIRST_FREE_FD);
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
         assert_eq!(fs::read(&path).unwrap(), PROGRAM);
         let seals = rustix::fs::fcntl_get_seals(&program).unwrap();

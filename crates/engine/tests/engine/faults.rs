@@ -91,3 +91,93 @@ fn a_process_killed_by_hand_is_an_exit_like_any_other() {
         world
     });
 }
+
+#[test]
+fn f_d01_a_sandbox_that_cannot_be_made_leaves_nothing() {
+    with_world(|world| async move {
+        let bridge = world.config.bridge.clone();
+        let link = |args: &[&str]| {
+            let done = std::process::Command::new("ip").arg("link").args(args).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        };
+        // A link of this name that is no bridge takes no ports.
+        link(&["add", &bridge, "type", "veth", "peer", "name", &format!("{bridge}p")]);
+        for _ in 0..5 {
+            let config = Some(world.sandbox_config("nowhere"));
+            let request = v1::RunPodSandboxRequest { config, ..Default::default() };
+            let error = world.engine().run_pod_sandbox(request).await.unwrap_err();
+            assert!(error.message.contains("add link kv"), "{error}");
+            assert!(world.sandboxes().await.is_empty());
+            assert_eq!(fs::read_dir(world.config.run_dir.join("sandboxes")).unwrap().count(), 0);
+        }
+        assert_eq!(crate::world::mounts(&world.mark), Vec::<String>::new());
+        link(&["delete", &bridge]);
+        world.sandbox("nowhere").await;
+        world
+    });
+}
+
+#[test]
+fn f_d01_when_all_addresses_are_taken_it_is_said_and_one_given_back_is_used() {
+    with_world(|mut world| async move {
+        let network = world.config.pod_cidr.network();
+        world.config.pod_cidr = format!("{network}/29").parse().unwrap();
+        world.reopen().await;
+        let mut sandboxes = Vec::new();
+        for number in 0..5 {
+            sandboxes.push(world.sandbox(&format!("pod{number}")).await);
+        }
+        let config = Some(world.sandbox_config("late"));
+        let request = v1::RunPodSandboxRequest { config, ..Default::default() };
+        let error = world.engine().run_pod_sandbox(request).await.unwrap_err();
+        assert!(error.code == Code::ResourceExhausted && error.message.contains("/29"), "{error}");
+        let freed = world.sandbox_status(&sandboxes[2]).await.network;
+        world.remove_sandbox(&sandboxes[2]).await;
+        let late = world.sandbox("late").await;
+        assert_eq!(world.sandbox_status(&late).await.network, freed);
+        world
+    });
+}
+
+#[test]
+fn f_b04_a_request_that_its_caller_gave_up_is_finished_once() {
+    with_world(|world| async move {
+        let engine = world.engine();
+        let request = || v1::RunPodSandboxRequest { config: Some(world.sandbox_config("gone")), ..Default::default() };
+        // Polled once, which begins the work, and dropped.
+        tokio::select! {
+            biased;
+            _ = engine.run_pod_sandbox(request()) => panic!("nothing is made that quickly"),
+            () = std::future::ready(()) => {}
+        }
+        let sandbox = engine.run_pod_sandbox(request()).await.unwrap().pod_sandbox_id;
+        assert_eq!(world.sandboxes().await.iter().map(|sandbox| &sandbox.id).collect::<Vec<_>>(), [&sandbox]);
+        tokio::select! {
+            biased;
+            _ = world.create(&sandbox, shell("app", "exit 3")) => panic!("nothing is made that quickly"),
+            () = std::future::ready(()) => {}
+        }
+        let container = world.create(&sandbox, shell("app", "exit 3")).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = world.start(&container) => panic!("nothing is started that quickly"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(world.exited(&container).await.exit_code, 3);
+        world
+    });
+}
+
+#[test]
+fn s_c05_a_shim_has_nothing_of_our_environment() {
+    with_world(|world| async move {
+        let sandbox = world.sandbox("env").await;
+        let pid = shim_pid(&world, &sandbox).as_raw_nonzero();
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        let names: Vec<_> = environment.split('\0').filter_map(|entry| entry.split('=').next()).collect();
+        assert_eq!(names, ["SHIM_CGROUP", ""]);
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert_eq!(name, "kubelet-shim\n");
+        world
+    });
+}
