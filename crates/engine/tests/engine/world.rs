@@ -74,7 +74,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 impl World {
     async fn new() -> World {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mark = format!("kt{}x{number}", std::process::id());
+        // Ends in a letter: no mark is the beginning of another.
+        let mark = format!("kt{}x{number}e", std::process::id());
         let dirs = tempfile::Builder::new().prefix(&format!("{mark}-")).tempdir().unwrap();
         // As /run is: memory, where a durable write costs nothing.
         let run = tempfile::Builder::new().prefix(&format!("{mark}-")).tempdir_in("/dev/shm").unwrap();
