@@ -36,19 +36,21 @@ pub(crate) fn with_world<F: Future<Output = World>>(test: impl FnOnce(World) -> 
         println!("skipped: needs /bin/busybox (package busybox-static)");
         return;
     }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Ends in a letter: no mark is the beginning of another.
+    let mark = format!("ke{}x{number}e", std::process::id());
+    // Before the runtime, so that it is dropped after it, when nothing works on anything any more.
+    let clean = CleanUp(mark.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = World::new().await;
-        let mark = world.mark.clone();
-        let clean = CleanUp(mark.clone());
-        let mut world = test(world).await;
+        let mut world = test(World::new(mark, number).await).await;
         world.remove_all().await;
         world.engine().close().await.unwrap();
         world.engine = None;
         let left = census_when_quiet(&world).await;
-        std::mem::forget(clean);
         assert!(left.is_empty(), "left behind: {left:#?}");
     });
+    std::mem::forget(clean);
 }
 
 /// A failed test must not leave processes and mounts to those that follow.
@@ -64,6 +66,13 @@ impl Drop for CleanUp {
         for line in mounts(&self.0) {
             let _ = rustix::mount::unmount(&line, rustix::mount::UnmountFlags::DETACH);
         }
+        for parent in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&self.0) {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+        }
         let _ = std::process::Command::new("ip").args(["link", "delete", &bridge(&self.0)]).output();
         let _ = std::process::Command::new("nft").args(["delete", "table", "ip", &bridge(&self.0)]).output();
     }
@@ -72,10 +81,7 @@ impl Drop for CleanUp {
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl World {
-    async fn new() -> World {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Ends in a letter: no mark is the beginning of another.
-        let mark = format!("kt{}x{number}e", std::process::id());
+    async fn new(mark: String, number: u32) -> World {
         let dirs = tempfile::Builder::new().prefix(&format!("{mark}-")).tempdir().unwrap();
         // As /run is: memory, where a durable write costs nothing.
         let run = tempfile::Builder::new().prefix(&format!("{mark}-")).tempdir_in("/dev/shm").unwrap();
