@@ -41,7 +41,7 @@ fn processes(mark: &str) -> Vec<String> {
         let (command, groups, stat) = (read("cmdline").replace('\0', " "), read("cgroup"), read("stat"));
         let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
         // A zombie has no command line; its name in stat is all that is left of it.
-        let ours = command.contains(mark) || groups.contains(mark) || (zombie && stat.contains("(shim)"));
+        let ours = command.contains(mark) || groups.contains(mark) || (zombie && stat.contains("(kubelet-shim)"));
         if ours {
             found.push(format!("process {name} {} {}", stat.split(' ').nth(1).unwrap_or_default(), command.trim()));
         }
