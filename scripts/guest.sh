@@ -61,7 +61,7 @@ INIT
 cat > "$root/second" <<'SECOND'
 #!/bin/sh
 export PATH=/bin HOME=/root
-busybox --install -s /bin
+/bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

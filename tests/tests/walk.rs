@@ -71,6 +71,14 @@ fn the_walk() {
         "{message}"
     );
 
+    // S-E07: every process lies in its pod's control group.
+    let uid = second["metadata"]["uid"].as_str().expect("a UID");
+    for pid in machine.container_pids() {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let mark = format!("/kubepods/besteffort/pod{uid}/");
+        assert!(groups.is_empty() || groups.contains(&mark), "{pid} is not in {mark}:\n{groups}");
+    }
+
     // 4. The HTTP endpoints.
     endpoints(&machine);
 

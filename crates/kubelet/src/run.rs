@@ -70,7 +70,9 @@ async fn serve(config: Config, facts: node::Facts) -> Result<()> {
     let _only_one = lock(&config.run_dir.join("kubelet.lock"))?;
     let images = open_images(&config).await?;
     let engine = Engine::open(engine_config(&config, &images)?).await.context("the engine cannot start")?;
-    let agent = agent::run(agent_config(&config, &facts), engine.clone(), None).context("the agent cannot start")?;
+    let groups = cgroup::Layout::detect().context("no control groups are mounted below /sys/fs/cgroup")?;
+    let agent =
+        agent::run(agent_config(&config, &facts), engine.clone(), Some(groups)).context("the agent cannot start")?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_images(Arc::clone(&images), config.root_dir.join("images"), agent.clone(), stop.clone()));

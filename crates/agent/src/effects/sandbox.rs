@@ -125,7 +125,12 @@ fn dns_config(pod: &Pod, dns: &DnsConfig) -> Result<v1::DnsConfig, String> {
 }
 
 fn read_resolv_conf(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        // A machine without name servers has no such file; its pods have none either.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(format!("read {}: {error}", path.display())),
+    };
     let bytes = &bytes[..bytes.len().min(RESOLV_CONF_MAX_BYTES)];
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }

@@ -16,7 +16,7 @@ use crate::durable;
 
 const VERSION: u32 = 1;
 /// A burst of changes is written once, when it is over.
-const WRITE_AFTER: Duration = Duration::from_secs(1);
+const WRITE_AFTER: Duration = Duration::from_millis(50);
 /// Changes waiting for the disk.
 const QUEUE: usize = 1024;
 
