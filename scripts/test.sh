@@ -21,5 +21,5 @@ cargo test --workspace --exclude e2e
 if [ "$what" = all ]; then
   step "end-to-end suites"
   # One at a time: each takes a census of the whole machine.
-  cargo test -p e2e --test walk --test containers --test cli --test sources -- --test-threads=1
+  cargo test -p e2e -- --test-threads=1
 fi
