@@ -88,47 +88,6 @@ mkdir -p "$work/root/images"
 cp target/test-images/busybox.tar target/test-images/nginx.tar "$work/root/images/"
 [ -d manifests ] || { mkdir manifests; made_manifests=yes; }
 
-cat > "$work/nginx.yaml" << 'YAML'
-apiVersion: v1
-kind: Pod
-metadata:
-  name: nginx
-spec:
-  containers:
-  - name: nginx
-    image: nginx
-    imagePullPolicy: IfNotPresent
-    ports:
-    - containerPort: 80
-YAML
-cat > "$work/nginx-with-truncator.yaml" << 'YAML'
-apiVersion: v1
-kind: Pod
-metadata:
-  name: nginx
-spec:
-  containers:
-  - name: nginx
-    image: nginx
-    imagePullPolicy: IfNotPresent
-    ports:
-    - containerPort: 80
-    volumeMounts:
-    - mountPath: /var/log/nginx
-      name: nginx-logs
-  - name: log-truncator
-    image: busybox
-    imagePullPolicy: IfNotPresent
-    command:
-    - /bin/sh
-    args: [-c, 'while true; do cat /dev/null > /logdir/access.log; sleep 10; done']
-    volumeMounts:
-    - mountPath: /logdir
-      name: nginx-logs
-  volumes:
-  - name: nginx-logs
-    emptyDir: {}
-YAML
 
 # ---- the walk -------------------------------------------------------------------------------------------------------
 
@@ -158,8 +117,8 @@ run "./kubelet image list $at"
 run "./kubelet ps $at"
 
 say "a pod: drop its manifest into the directory"
-run "cat $work/nginx.yaml"
-run "cp $work/nginx.yaml manifests/nginx.yaml"
+run "cat examples/nginx.yaml"
+run "cp examples/nginx.yaml manifests/nginx.yaml"
 # pod_runs CONTAINERS: so many containers of the pod are running, and it has an address.
 pod_runs() { [ "$(./kubelet ps "$at" | grep -c ' Running ')" = "$1" ] && [ -n "$(pod_ip)" ]; }
 pod_ip() { curl -sf "localhost:$port/pods" | grep -o '"podIP": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
@@ -172,8 +131,8 @@ run "curl -s http://$(pod_ip)/ | grep title"
 
 say "the same pod with a second container that empties the access log every ten seconds"
 first_uid=$(pod_uid)
-run "tail -n +7 $work/nginx-with-truncator.yaml"
-run "cp $work/nginx-with-truncator.yaml manifests/nginx.yaml"
+run "tail -n +7 examples/nginx-with-truncator.yaml"
+run "cp examples/nginx-with-truncator.yaml manifests/nginx.yaml"
 replaced() { [ "$(pod_uid)" != "$first_uid" ] && pod_runs 2; }
 await 60 "the pod is replaced" replaced
 await 30 "nginx answers" answers

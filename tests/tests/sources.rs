@@ -180,3 +180,24 @@ fn config_may_be_one_manifest_or_a_configuration_file() {
     }
     std::fs::remove_dir_all(scratch).expect("removed");
 }
+
+#[test]
+fn s_h03_a_port_that_is_taken_ends_the_kubelet_with_nothing_touched() {
+    let machine = Machine::start(Options::default());
+    let dir = machine.dir.join("second");
+    std::fs::create_dir_all(dir.join("manifests")).expect("made");
+    std::fs::write(dir.join("manifests/a.yaml"), sleeper("never")).expect("written");
+    let output = std::process::Command::new(e2e::machine::kubelet_binary())
+        .arg(format!("--config={}", dir.join("manifests").display()))
+        .arg(format!("--root-dir={}", dir.join("root").display()))
+        .arg(format!("--run-dir={}", dir.join("run").display()))
+        .arg(format!("--pod-logs-dir={}", dir.join("logs").display()))
+        .args([format!("--healthz-port={}", machine.healthz_port), "--read-only-port=0".into()])
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("--healthz-port") && told.contains(&machine.healthz_port.to_string()), "{told}");
+    assert!(!dir.join("root/pods").exists() && !dir.join("run/sandboxes").exists(), "nothing was begun");
+    machine.finish();
+}

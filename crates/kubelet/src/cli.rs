@@ -125,8 +125,9 @@ pub(crate) struct PsArgs {
     pub(crate) namespace: Option<String>,
 }
 
+/// A container of a running kubelet.
 #[derive(Debug, Args)]
-pub(crate) struct LogsArgs {
+pub(crate) struct ContainerArgs {
     #[command(flatten)]
     pub(crate) target: Target,
     /// Pod name, with or without the node's name at its end
@@ -136,6 +137,12 @@ pub(crate) struct LogsArgs {
     /// Container; needed when the pod has several
     #[arg(short, long)]
     pub(crate) container: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) of: ContainerArgs,
     /// Go on as the log grows
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -156,14 +163,7 @@ pub(crate) struct LogsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     #[command(flatten)]
-    pub(crate) target: Target,
-    /// Pod name, with or without the node's name at its end
-    pub(crate) pod: String,
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
-    /// Container; needed when the pod has several
-    #[arg(short, long)]
-    pub(crate) container: Option<String>,
+    pub(crate) of: ContainerArgs,
     /// Pass standard input on
     #[arg(short = 'i', long)]
     pub(crate) stdin: bool,

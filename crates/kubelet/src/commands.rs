@@ -6,6 +6,7 @@ pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod ps;
 
+use crate::cli::ContainerArgs;
 use crate::client::Client;
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -34,9 +35,8 @@ fn container_names(pod: &Pod) -> Vec<&str> {
 }
 
 /// Finds a pod by its name, with or without the `-<node>` at its end, and one of its containers.
-async fn find(client: &Client, namespace: &str, name: &str, container: Option<&str>) -> Result<(String, String)> {
-    let pods = pods(client).await?;
-    choose(&pods, namespace, name, container)
+async fn find(client: &Client, of: &ContainerArgs) -> Result<(String, String)> {
+    choose(&pods(client).await?, &of.namespace, &of.pod, of.container.as_deref())
 }
 
 fn choose(pods: &[Pod], namespace: &str, name: &str, container: Option<&str>) -> Result<(String, String)> {

@@ -1,5 +1,6 @@
 //! What the HTTP server asks, answered from the agent, the runtime and the image store.
 
+use crate::log::LogOutput;
 use agent::{AgentHandle, ContainerView, PodView, RunState};
 use async_trait::async_trait;
 use cri::{Runtime, v1};
@@ -23,6 +24,7 @@ pub(crate) struct Host {
     pub(crate) agent: AgentHandle,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<Store>,
+    pub(crate) log: LogOutput,
     pub(crate) root_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
 }
@@ -76,8 +78,8 @@ impl server::Host for Host {
 
     async fn health(&self, check: HealthCheck) -> Result<(), String> {
         match check {
-            // Log lines go to standard error; a closed one is no reason to call the kubelet ill.
-            HealthCheck::Log => Ok(()),
+            HealthCheck::Log if self.log.is_well() => Ok(()),
+            HealthCheck::Log => Err("the last log line could not be written to standard error".into()),
             HealthCheck::SyncLoop => match tokio::time::timeout(ALIVE_TIMEOUT, self.agent.is_alive()).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err("the loop has ended".into()),

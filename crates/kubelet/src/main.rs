@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod duration;
 mod host;
+mod log;
 mod run;
 
 use clap::Parser;

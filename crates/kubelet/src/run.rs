@@ -4,12 +4,13 @@ use crate::cli::RunFlags;
 use crate::client::socket_path;
 use crate::config::{self, Config};
 use crate::host::Host;
+use crate::log::{self, LogOutput};
 use agent::{AgentConfig, AgentHandle, DnsConfig, SourceConfig};
 use anyhow::{Context, Result, bail};
 use engine::Engine;
 use image::Store;
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use server::Limits;
+use server::{Bound, Limits};
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -31,7 +32,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the kubelet until SIGTERM or SIGINT. Pods go on running.
 pub(crate) fn daemon(flags: RunFlags) -> Result<()> {
-    start_log(flags.verbosity);
+    let log = log::start(flags.verbosity);
     let facts = node::facts();
     let config = config::load(&flags, &facts.hostname)?;
     if !rustix::process::geteuid().is_root() {
@@ -45,29 +46,18 @@ pub(crate) fn daemon(flags: RunFlags) -> Result<()> {
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(serve(config, facts));
+    let outcome = runtime.block_on(serve(config, facts, log));
     // Blocking work that is still under way must not keep the process: it is repaired at the next start.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome
 }
 
-fn start_log(verbosity: u8) {
-    let level = match verbosity {
-        0..=2 => "info",
-        3..=5 => "debug",
-        _ => "trace",
-    };
-    // Libraries speak only when they are in trouble.
-    let own = ["kubelet", "agent", "engine", "image", "server", "lifecycle", "node", "cgroup"];
-    let filter: Vec<String> = own.iter().map(|room| format!("{room}={level}")).chain(["warn".to_owned()]).collect();
-    tracing_subscriber::fmt().with_env_filter(filter.join(",")).with_writer(std::io::stderr).init();
-}
-
-async fn serve(config: Config, facts: node::Facts) -> Result<()> {
+async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     directories(&config)?;
     let _only_one = lock(&config.run_dir.join("kubelet.lock"))?;
+    let sockets = bind(&config).await?;
     let images = open_images(&config).await?;
     let engine = Engine::open(engine_config(&config, &images)?).await.context("the engine cannot start")?;
     let groups = cgroup::Layout::detect().context("no control groups are mounted below /sys/fs/cgroup")?;
@@ -76,7 +66,15 @@ async fn serve(config: Config, facts: node::Facts) -> Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_images(Arc::clone(&images), config.root_dir.join("images"), agent.clone(), stop.clone()));
-    listen(&config, host(&config, &agent, &engine, &images), &stop, &mut tasks).await?;
+    let host = Arc::new(Host {
+        agent: agent.clone(),
+        runtime: engine.clone(),
+        images,
+        log,
+        root_dir: config.root_dir.clone(),
+        log_dir: config.pod_logs_dir.clone(),
+    });
+    answer(sockets, &host, &stop, &mut tasks);
     info!(node = config.node_name, "the kubelet runs");
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending; pods go on running"),
@@ -159,16 +157,6 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
     }
 }
 
-fn host(config: &Config, agent: &AgentHandle, engine: &Arc<Engine>, images: &Arc<Store>) -> Arc<Host> {
-    Arc::new(Host {
-        agent: agent.clone(),
-        runtime: engine.clone(),
-        images: Arc::clone(images),
-        root_dir: config.root_dir.clone(),
-        log_dir: config.pod_logs_dir.clone(),
-    })
-}
-
 /// Imports what is dropped into the image directory, and tells the pods that wait for an image.
 async fn watch_images(images: Arc<Store>, dir: std::path::PathBuf, agent: AgentHandle, stop: CancellationToken) {
     let changed = move || {
@@ -181,19 +169,31 @@ async fn watch_images(images: Arc<Store>, dir: std::path::PathBuf, agent: AgentH
     }
 }
 
-async fn listen(config: &Config, host: Arc<Host>, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Result<()> {
-    let local = server::bind_unix(&socket_path(&config.run_dir))?;
-    tasks.spawn(server::serve(local, server::local(host.clone()), Limits::LOCAL, stop.clone()));
-    if config.read_only_port != 0 {
-        let bound = server::bind_tcp(SocketAddr::new(config.address, config.read_only_port))
-            .await
-            .context("--read-only-port")?;
+/// The sockets, bound before anything is started: a port that is taken ends the kubelet with nothing touched.
+struct Sockets {
+    local: Bound,
+    read_only: Option<Bound>,
+    healthz: Option<Bound>,
+}
+
+async fn bind(config: &Config) -> Result<Sockets> {
+    let tcp = async |flag: &'static str, address, port| match port {
+        0 => Ok(None),
+        port => server::bind_tcp(SocketAddr::new(address, port)).await.map(Some).context(flag),
+    };
+    Ok(Sockets {
+        local: server::bind_unix(&socket_path(&config.run_dir))?,
+        read_only: tcp("--read-only-port", config.address, config.read_only_port).await?,
+        healthz: tcp("--healthz-port", config.healthz_bind_address, config.healthz_port).await?,
+    })
+}
+
+fn answer(sockets: Sockets, host: &Arc<Host>, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+    tasks.spawn(server::serve(sockets.local, server::local(host.clone()), Limits::LOCAL, stop.clone()));
+    if let Some(bound) = sockets.read_only {
         tasks.spawn(server::serve(bound, server::read_only(host.clone()), Limits::PUBLIC, stop.clone()));
     }
-    if config.healthz_port != 0 {
-        let address = SocketAddr::new(config.healthz_bind_address, config.healthz_port);
-        let bound = server::bind_tcp(address).await.context("--healthz-port")?;
-        tasks.spawn(server::serve(bound, server::healthz(host), Limits::PUBLIC, stop.clone()));
+    if let Some(bound) = sockets.healthz {
+        tasks.spawn(server::serve(bound, server::healthz(host.clone()), Limits::PUBLIC, stop.clone()));
     }
-    Ok(())
 }

@@ -18,6 +18,11 @@ use std::fmt;
 
 /// Largest manifest, bytes.
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
+/// Whether a file of this name in a manifest directory is a manifest; dot-files never are.
+pub fn is_file_name(name: &[u8]) -> bool {
+    !name.starts_with(b".") && [&b".yaml"[..], b".yml", b".json"].iter().any(|suffix| name.ends_with(suffix))
+}
+
 /// Most pods in one manifest.
 pub const MAX_PODS: usize = 1000;
 /// Errors told of one document; the rest is counted.

@@ -424,7 +424,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
 }
 
 fn is_manifest(name: &OsStr) -> bool {
-    [&b".yaml"[..], b".yml", b".json"].iter().any(|suffix| name.as_bytes().ends_with(suffix))
+    pod::manifest::is_file_name(name.as_bytes())
 }
 
 fn is_recent(fingerprint: &Fingerprint) -> bool {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use pod::identity::{self, SEEN_ANNOTATION, Source};
 
 /// Larger manifests are refused unread.
-pub(crate) const MANIFEST_MAX_BYTES: u64 = 10 << 20;
+pub(crate) const MANIFEST_MAX_BYTES: u64 = pod::manifest::MAX_BYTES as u64;
 
 /// Parses `bytes`, gives each pod its identity, and keeps for a pod that `old` holds already when it was first seen.
 ///

@@ -2,13 +2,13 @@
 
 use crate::cli::CheckArgs;
 use anyhow::Result;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Exit code when a manifest is wrong.
 const WRONG: u8 = 1;
-const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// The daemon reads no larger file either.
-const MAX_BYTES: u64 = 10 * 1024 * 1024;
+const MAX_BYTES: u64 = pod::manifest::MAX_BYTES as u64;
 
 pub(crate) fn run(args: CheckArgs) -> Result<u8> {
     let mut code = 0;
@@ -30,9 +30,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let file = entry?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        if !name.starts_with('.') && file.extension().and_then(|e| e.to_str()).is_some_and(|e| EXTENSIONS.contains(&e))
-        {
+        let name = file.file_name().unwrap_or_default();
+        if pod::manifest::is_file_name(name.as_bytes()) {
             files.push(file);
         }
     }

@@ -21,8 +21,8 @@ const STDIN_CHUNK_BYTES: usize = 32 * 1024;
 const QUEUED_FRAMES: usize = 8;
 
 pub(crate) async fn run(args: ExecArgs) -> Result<u8> {
-    let client = Client::new(&args.target.run_dir);
-    let (pod, container) = find(&client, &args.namespace, &args.pod, args.container.as_deref()).await?;
+    let client = Client::new(&args.of.target.run_dir);
+    let (pod, container) = find(&client, &args.of).await?;
     if args.tty && !isatty(std::io::stdin()) {
         bail!("-t needs a terminal as standard input; leave it out in a pipe or script");
     }
@@ -45,7 +45,7 @@ async fn open(client: &Client, args: &ExecArgs, pod: &str, container: &str) -> R
     }
     let target = format!(
         "ws://kubelet/exec/{}/{}/{}?{}",
-        percent_encode(&args.namespace),
+        percent_encode(&args.of.namespace),
         percent_encode(pod),
         percent_encode(container),
         query.join("&")

@@ -9,11 +9,11 @@ use hyper::Method;
 use std::io::Write;
 
 pub(crate) async fn run(args: LogsArgs) -> Result<u8> {
-    let client = Client::new(&args.target.run_dir);
-    let (pod, container) = find(&client, &args.namespace, &args.pod, args.container.as_deref()).await?;
+    let client = Client::new(&args.of.target.run_dir);
+    let (pod, container) = find(&client, &args.of).await?;
     let target = format!(
         "/containerLogs/{}/{}/{}?{}",
-        percent_encode(&args.namespace),
+        percent_encode(&args.of.namespace),
         percent_encode(&pod),
         percent_encode(&container),
         query(&args)
