@@ -384,6 +384,7 @@ impl Agent {
                     let job = self.job(uid, id, effect);
                     outbox.extend(job);
                 }
+                Action::Tell(_) => {}
                 Action::Cancel(id) => {
                     if let Some(cancel) = self.entries.get(uid).and_then(|entry| entry.in_flight.get(&id)) {
                         cancel.cancel();

@@ -115,6 +115,7 @@ async fn carry_out(world: Arc<World>, job: Job) -> Performed {
             let start = container::Start { container, attempt, sandbox_id, image_ref };
             outcome(container::start(world, job, start).await)
         }
+        Effect::PostStart { .. } | Effect::PreStop { .. } | Effect::Probe { .. } => outcome(Outcome::Ok(Done::Nothing)),
         Effect::StopContainer { container_id, grace_ms } => {
             let timeout = i64::try_from(grace_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
             let request = v1::StopContainerRequest { container_id, timeout };

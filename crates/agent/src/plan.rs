@@ -1,20 +1,24 @@
 //! What a machine needs to know of a pod, taken from its spec.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use lifecycle::{ContainerPlan, PodPlan, PullPolicy, RestartPolicy};
+use lifecycle::{ContainerKind, ContainerPlan, PodPlan, PullPolicy, RestartPolicy};
 
 /// The plan of a validated pod.
 pub(crate) fn plan_of(pod: &Pod) -> PodPlan {
+    let restart_policy = match pod::restart_policy(pod) {
+        pod::RestartPolicy::Always => RestartPolicy::Always,
+        pod::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+        pod::RestartPolicy::Never => RestartPolicy::Never,
+    };
     PodPlan {
         uid: pod::uid(pod).to_owned(),
         full_name: pod::full_name(pod),
-        restart_policy: match pod::restart_policy(pod) {
-            pod::RestartPolicy::Always => RestartPolicy::Always,
-            pod::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
-            pod::RestartPolicy::Never => RestartPolicy::Never,
-        },
+        generation: pod.metadata.generation.unwrap_or_default(),
+        restart_policy,
         grace_ms: grace_ms(pod),
-        containers: pod::spec(pod).containers.iter().map(container_plan).collect(),
+        active_deadline_ms: None,
+        host_network: pod::spec(pod).host_network == Some(true),
+        containers: pod::spec(pod).containers.iter().map(|c| container_plan(c, restart_policy)).collect(),
     }
 }
 
@@ -23,7 +27,7 @@ pub(crate) fn grace_ms(pod: &Pod) -> u64 {
     pod::grace_period_seconds(pod).saturating_mul(1_000)
 }
 
-fn container_plan(container: &Container) -> ContainerPlan {
+fn container_plan(container: &Container, restart: RestartPolicy) -> ContainerPlan {
     let image = container.image.clone().unwrap_or_default();
     let default = pod::image_name::default_pull_policy(&image);
     ContainerPlan {
@@ -34,7 +38,15 @@ fn container_plan(container: &Container) -> ContainerPlan {
         },
         hash: hash(&container.name, &image),
         name: container.name.clone(),
+        kind: ContainerKind::Regular,
         image,
+        restart,
+        rules: Vec::new(),
+        post_start: false,
+        pre_stop: false,
+        startup: None,
+        liveness: None,
+        readiness: None,
     }
 }
 

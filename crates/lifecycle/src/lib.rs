@@ -5,13 +5,18 @@
 
 pub mod backoff;
 pub mod machine;
+pub mod memory;
 pub mod plan;
 pub mod report;
 #[cfg(test)]
 mod tests;
 
 pub use machine::{PodMachine, Stage};
-pub use plan::{ContainerPlan, PodPlan, PullPolicy, RestartPolicy};
+pub use memory::{ContainerMemory, Ending, Memory};
+pub use plan::{
+    CodeOperator, ContainerKind, ContainerPlan, PodPlan, ProbePlan, PullPolicy, RestartAction, RestartPolicy,
+    RestartRule,
+};
 pub use report::{Condition, Conditions, ContainerReport, ContainerState, Phase, PodReport, Terminated, WaitingReason};
 
 /// Milliseconds of a clock that never steps and counts suspended time (`CLOCK_BOOTTIME`).
@@ -31,8 +36,10 @@ pub struct EffectId(pub u64);
 /// What a machine hears.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// No other pod of the same full name lives any more: begin.
+    /// No other pod of the same full name lives any more, and this machine has room for the pod: begin.
     Admit,
+    /// The pod cannot run here: it fails for good, and nothing of it is ever started.
+    Reject { reason: String, message: String },
     /// The pod as it is wanted now. Same UID, so the same machine; only what may change in place has changed.
     Desired(PodPlan),
     /// The pod is not wanted any more (manifest removed, URL dropped it, orphan found). A later one may only shorten the grace.
@@ -109,8 +116,35 @@ pub enum Action {
         id: EffectId,
         effect: Effect,
     },
+    /// Something happened that a person would want to know.
+    Tell(Event),
     /// Give up an effect. It stays outstanding until its outcome (`Failed` with class `Cancelled`, or the real one) arrives.
     Cancel(EffectId),
+}
+
+/// An event of the pod's history: reason and text are upstream's. Not part of any decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub severity: Severity,
+    /// A constant of `pod::reasons`, e.g. `Killing`.
+    pub reason: &'static str,
+    pub message: String,
+    /// The container it is about; none where it is about the pod.
+    pub container: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Normal,
+    Warning,
+}
+
+/// What a probe asks of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
 }
 
 /// One change of the world, or one question to it. Every one is idempotent at its executor.
@@ -132,6 +166,24 @@ pub enum Effect {
         sandbox_id: String,
         image_ref: String,
     },
+    /// Run the hook that follows a container's start. It fails as `FailedPostStartHook`.
+    PostStart {
+        container: String,
+        container_id: String,
+    },
+    /// Run the hook that precedes a container's stop, for no longer than `grace_ms`. However it ends, the stop follows.
+    PreStop {
+        container: String,
+        container_id: String,
+        grace_ms: u64,
+    },
+    /// Run one probe once, with its own time limit. `Failed` and `Unknown`: it could not be run, which says nothing.
+    Probe {
+        container: String,
+        container_id: String,
+        kind: ProbeKind,
+    },
+    /// Send the stop signal, wait, then kill.
     StopContainer {
         container_id: String,
         grace_ms: u64,
@@ -164,9 +216,21 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {
     Nothing,
-    Sandbox { id: String, ips: Vec<String> },
-    Image { image_ref: String },
-    Container { id: String },
+    Sandbox {
+        id: String,
+        ips: Vec<String>,
+    },
+    Image {
+        image_ref: String,
+    },
+    Container {
+        id: String,
+    },
+    /// A probe was run; `output` says why it failed.
+    Probe {
+        healthy: bool,
+        output: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]

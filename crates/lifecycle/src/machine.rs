@@ -67,7 +67,16 @@ impl PodMachine {
 
     /// A pod that the runtime has and nobody wants: it starts out terminating, and acts on its first input.
     pub fn orphan(uid: String, full_name: String, grace_ms: u64, now: Now) -> PodMachine {
-        let plan = PodPlan { uid, full_name, restart_policy: RestartPolicy::Never, grace_ms, containers: Vec::new() };
+        let plan = PodPlan {
+            uid,
+            full_name,
+            generation: 0,
+            restart_policy: RestartPolicy::Never,
+            grace_ms,
+            active_deadline_ms: None,
+            host_network: false,
+            containers: Vec::new(),
+        };
         let kill_at_ms = now.mono_ms.saturating_add(grace_ms);
         PodMachine {
             core: Core::new(plan, Stage::Terminating, now),
@@ -112,6 +121,7 @@ impl PodMachine {
                     self.enter(State::Syncing(Syncing::new(&self.core.plan)));
                 }
             }
+            Input::Reject { .. } => {}
             Input::Desired(plan) => self.desire(plan, actions),
             Input::Delete { grace_ms } => self.delete(grace_ms, actions),
             Input::Observed { stamp, pod } => {

@@ -1,6 +1,7 @@
 //! What a machine says of its pod: everything a `PodStatus` is built from, and nothing of Kubernetes' types.
 
-use crate::{Failure, Millis, Stage};
+use crate::{ContainerKind, Failure, Millis, Stage};
+use serde::{Deserialize, Serialize};
 
 /// The pod as its machine sees it. Level-triggered: compare with the last one and publish when it differs.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,11 +12,16 @@ pub struct PodReport {
     /// that a restart of the kubelet does not make ready pods flap.
     pub observed: bool,
     pub phase: Phase,
+    /// Why the pod as a whole failed, e.g. `DeadlineExceeded`; else empty.
+    pub reason: String,
+    pub message: String,
+    /// Generation of the plan that is followed.
+    pub observed_generation: i64,
     /// Nanoseconds since the epoch: when the pod was first seen, or its first sandbox made.
     pub start_time_ns: i64,
     /// Addresses of the ready sandbox; empty while there is none.
     pub ips: Vec<String>,
-    /// In the order of the spec.
+    /// In the order of the plan: init containers and sidecars first.
     pub containers: Vec<ContainerReport>,
     pub conditions: Conditions,
     /// What keeps the pod from its next step, if something does.
@@ -31,7 +37,7 @@ impl PodReport {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     Pending,
     Running,
@@ -58,6 +64,7 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerReport {
     pub name: String,
+    pub kind: ContainerKind,
     pub state: ContainerState,
     /// The run before the one in `state`.
     pub last: Option<Terminated>,
@@ -87,7 +94,7 @@ pub enum ContainerState {
 }
 
 /// One finished run of a container. Times in nanoseconds since the epoch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Terminated {
     pub exit_code: i32,
     pub reason: String,
@@ -100,6 +107,9 @@ pub struct Terminated {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitingReason {
     ContainerCreating,
+    /// The pod has init containers, and they are not done or the container has not been made yet.
+    PodInitializing,
+    RestartingAllContainers,
     CrashLoopBackOff,
     ImagePullBackOff,
     /// The reason of the failed effect: `ErrImagePull`, `CreateContainerError`, …
@@ -110,6 +120,8 @@ impl WaitingReason {
     pub fn as_str(&self) -> &str {
         match self {
             WaitingReason::ContainerCreating => "ContainerCreating",
+            WaitingReason::PodInitializing => "PodInitializing",
+            WaitingReason::RestartingAllContainers => "RestartingAllContainers",
             WaitingReason::CrashLoopBackOff => "CrashLoopBackOff",
             WaitingReason::ImagePullBackOff => "ImagePullBackOff",
             WaitingReason::Failed(reason) => reason,
@@ -125,6 +137,8 @@ pub struct Conditions {
     pub ready: Condition,
     pub containers_ready: Condition,
     pub pod_scheduled: Condition,
+    /// None unless a rule of the pod can restart all of it.
+    pub all_containers_restarting: Option<Condition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

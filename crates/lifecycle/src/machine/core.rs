@@ -195,7 +195,10 @@ fn allowed(stage: Stage, effect: &Effect) -> bool {
         Effect::SetUp | Effect::RunSandbox { .. } | Effect::EnsureImage { .. } | Effect::StartContainer { .. } => {
             stage == Stage::Syncing
         }
-        Effect::StopContainer { .. }
+        Effect::PostStart { .. } => stage == Stage::Syncing,
+        Effect::PreStop { .. }
+        | Effect::Probe { .. }
+        | Effect::StopContainer { .. }
         | Effect::RemoveContainer { .. }
         | Effect::StopSandbox { .. }
         | Effect::RemoveSandbox { .. } => {

@@ -22,6 +22,9 @@ pub(super) fn report(machine: &PodMachine) -> PodReport {
         stage: machine.stage(),
         observed: core.observed(),
         phase,
+        reason: String::new(),
+        message: String::new(),
+        observed_generation: core.plan.generation,
         start_time_ns: core.start_ns,
         ips: home.map_or_else(Vec::new, |home| home.seen.ips.clone()),
         conditions: conditions(phase, home.is_some(), &containers),
@@ -64,6 +67,7 @@ fn container(machine: &PodMachine, index: usize) -> ContainerReport {
     let image = newest.map_or(&plan.image, |newest| &newest.seen.image);
     ContainerReport {
         name: plan.name.clone(),
+        kind: plan.kind,
         state,
         last,
         restart_count: newest.map_or(0, |newest| newest.seen.attempt),
@@ -190,6 +194,7 @@ fn conditions(phase: Phase, at_home: bool, containers: &[ContainerReport]) -> Co
         ready: containers_ready.clone(),
         containers_ready,
         pod_scheduled: yes(),
+        all_containers_restarting: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl Run {
         for action in actions {
             match action {
                 Action::Do { id, effect } => self.queue.push_back((id, effect)),
+                Action::Tell(_) => {}
                 Action::Cancel(id) => {
                     if let Some(index) = self.queue.iter().position(|(queued, _)| *queued == id) {
                         self.queue.remove(index);

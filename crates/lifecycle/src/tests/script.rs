@@ -33,10 +33,32 @@ pub(super) fn plan(text: &str) -> PodPlan {
                 b'-' => PullPolicy::Never,
                 _ => PullPolicy::IfNotPresent,
             };
-            ContainerPlan { image: format!("image-{name}"), pull_policy, hash: format!("h-{name}"), name }
+            ContainerPlan {
+                image: format!("image-{name}"),
+                kind: ContainerKind::Regular,
+                pull_policy,
+                hash: format!("h-{name}"),
+                restart: restart_policy,
+                rules: Vec::new(),
+                post_start: false,
+                pre_stop: false,
+                startup: None,
+                liveness: None,
+                readiness: None,
+                name,
+            }
         })
         .collect();
-    PodPlan { uid: "uid-1".into(), full_name: "pod_default".into(), restart_policy, grace_ms: 30_000, containers }
+    PodPlan {
+        uid: "uid-1".into(),
+        full_name: "pod_default".into(),
+        generation: 0,
+        restart_policy,
+        grace_ms: 30_000,
+        active_deadline_ms: None,
+        host_network: false,
+        containers,
+    }
 }
 
 pub(super) fn now(mono_ms: Millis) -> Now {
@@ -56,6 +78,9 @@ pub(super) fn name_of(effect: &Effect) -> String {
             assert_eq!(*image_ref, format!("ref-{container}"));
             format!("start {container}#{attempt} in {sandbox_id}")
         }
+        Effect::PostStart { container_id, .. } => format!("post_start {container_id}"),
+        Effect::PreStop { container_id, grace_ms, .. } => format!("pre_stop {container_id} {grace_ms}"),
+        Effect::Probe { container_id, kind, .. } => format!("probe {container_id} {kind:?}"),
         Effect::StopContainer { container_id, grace_ms } => format!("stop {container_id} {grace_ms}"),
         Effect::RemoveContainer { container_id } => format!("remove {container_id}"),
         Effect::StopSandbox { sandbox_id } => format!("stop_sandbox {sandbox_id}"),
@@ -133,6 +158,7 @@ impl Script {
                     names.push(name_of(&effect));
                     self.outstanding.push((id, name_of(&effect), effect));
                 }
+                Action::Tell(event) => names.push(format!("tell {}", event.reason)),
                 Action::Cancel(id) => {
                     let (_, name, _) = self.outstanding.iter().find(|(known, ..)| *known == id).expect("outstanding");
                     names.push(format!("cancel {name}"));

@@ -39,6 +39,7 @@ impl World {
         match effect {
             Effect::SetUp => self.volumes = true,
             Effect::EnsureImage { .. } | Effect::Inspect => {}
+            Effect::PostStart { .. } | Effect::PreStop { .. } | Effect::Probe { .. } => {}
             Effect::RunSandbox { attempt } => {
                 assert!(self.volumes, "a sandbox without volumes");
                 if !self.pod.sandboxes.iter().any(|sandbox| sandbox.attempt == *attempt) {
