@@ -75,8 +75,9 @@ pub trait Runtime: Send + Sync {
     /// `timeout` is in seconds, 0 is none; when it runs out the command is killed: `DeadlineExceeded`.
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error>;
 
-    /// Starts a command in a running container with its streams attached.
-    async fn exec(&self, request: v1::ExecRequest) -> Result<ExecSession, Error>;
+    /// Starts a command in a running container with its streams attached. `window` is the first size of its terminal,
+    /// (columns, rows): the command finds it from its first instruction on. Without a TTY it means nothing.
+    async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error>;
 
     /// The images on this machine that match the filter, in no particular order.
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error>;

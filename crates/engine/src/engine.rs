@@ -214,8 +214,8 @@ impl Runtime for Engine {
         whole(async move { core.exec_sync(request).await }).await
     }
 
-    async fn exec(&self, request: v1::ExecRequest) -> Result<ExecSession, Error> {
-        self.core.exec(request).await
+    async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        self.core.exec(request, window).await
     }
 
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

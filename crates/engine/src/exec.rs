@@ -44,9 +44,20 @@ struct Streams {
     stderr: OwnedFd,
 }
 
+/// What the command's standard streams are.
+enum Attached {
+    Streams(Streams),
+    /// A new terminal; its first size as (columns, rows).
+    Terminal(Option<(u16, u16)>),
+}
+
 impl Core {
     /// Starts a command with its streams attached.
-    pub(crate) async fn exec(&self, request: v1::ExecRequest) -> Result<ExecSession, Error> {
+    pub(crate) async fn exec(
+        &self,
+        request: v1::ExecRequest,
+        window: Option<(u16, u16)>,
+    ) -> Result<ExecSession, Error> {
         let v1::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request;
         if tty && stderr {
             return Err(Error::invalid_argument(
@@ -54,13 +65,14 @@ impl Core {
             ));
         }
         if tty {
-            return self.exec_terminal(&container_id, cmd, (stdin, stdout)).await;
+            let streams = (stdin, stdout);
+            return self.exec_terminal(&container_id, (cmd, window), streams).await;
         }
         let (child_in, our_in) = input(stdin)?;
         let (our_out, child_out) = output(stdout)?;
         let (our_err, child_err) = output(stderr)?;
         let streams = Streams { stdin: child_in, stdout: child_out, stderr: child_err };
-        let running = self.start_exec(&container_id, cmd, Some(streams)).await?;
+        let running = self.start_exec(&container_id, cmd, Attached::Streams(streams)).await?;
         // Nothing listens to sizes without a terminal.
         let (resize, _) = mpsc::channel(1);
         Ok(ExecSession {
@@ -75,10 +87,10 @@ impl Core {
     async fn exec_terminal(
         &self,
         container: &str,
-        cmd: Vec<String>,
+        (cmd, window): (Vec<String>, Option<(u16, u16)>),
         (stdin, stdout): (bool, bool),
     ) -> Result<ExecSession, Error> {
-        let mut running = self.start_exec(container, cmd, None).await?;
+        let mut running = self.start_exec(container, cmd, Attached::Terminal(window)).await?;
         let master = running.master.take().ok_or_else(|| Error::internal("exec: the shim sent no terminal"))?;
         let terminal = Terminal::new(master).map_err(internal("use the exec's terminal"))?;
         let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(RESIZES);
@@ -108,7 +120,7 @@ impl Core {
         let (stdin, _) = input(false)?;
         let (our_out, stdout) = output(true)?;
         let (our_err, stderr) = output(true)?;
-        let running = self.start_exec(&container_id, cmd, Some(Streams { stdin, stdout, stderr })).await?;
+        let running = self.start_exec(&container_id, cmd, Attached::Streams(Streams { stdin, stdout, stderr })).await?;
         let (ended, watching) = watch::channel(false);
         let collect = |receiver: Option<pipe::Receiver>| tokio::spawn(collect(receiver, watching.clone()));
         let (stdout, stderr) = (collect(our_out), collect(our_err));
@@ -119,7 +131,7 @@ impl Core {
         Ok(v1::ExecSyncResponse { stdout, stderr, exit_code: exit?.code() })
     }
 
-    async fn start_exec(&self, container: &str, cmd: Vec<String>, streams: Option<Streams>) -> Result<Running, Error> {
+    async fn start_exec(&self, container: &str, cmd: Vec<String>, attached: Attached) -> Result<Running, Error> {
         if cmd.first().is_none_or(String::is_empty) {
             return Err(Error::invalid_argument("exec: a command is expected"));
         }
@@ -131,7 +143,10 @@ impl Core {
         }
         let link = sandbox.state().shim.clone().ok_or_else(stopped)?;
         let spec = sandbox.container_dir(container).join(records::SPEC);
-        let terminal = streams.is_none();
+        let (streams, terminal) = match attached {
+            Attached::Streams(streams) => (Some(streams), None),
+            Attached::Terminal(window) => (None, Some(window)),
+        };
         let process = on_pool(move || {
             let bytes = std::fs::read(spec).map_err(internal("read the container's specification"))?;
             let spec: ContainerSpec =
@@ -154,10 +169,10 @@ impl Core {
     }
 }
 
-/// The command as the container's own process would run it.
-fn process(init: Process, args: Vec<String>, terminal: bool) -> Process {
-    let mut process = Process { args, terminal, window: None, ..init };
-    if terminal && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
+/// The command as the container's own process would run it; with a terminal where one is wanted, of this size if known.
+fn process(init: Process, args: Vec<String>, terminal: Option<Option<(u16, u16)>>) -> Process {
+    let mut process = Process { args, terminal: terminal.is_some(), window: terminal.flatten(), ..init };
+    if process.terminal && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
         process.env.push("TERM=xterm".to_owned());
     }
     process

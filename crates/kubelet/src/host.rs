@@ -141,6 +141,7 @@ impl server::Host for Host {
             }
             (RunState::Running, None) => return Err(HostError::internal("a running container without an id")),
         };
+        let window = request.window.map(|size| (size.width, size.height));
         let request = v1::ExecRequest {
             container_id: id,
             cmd: request.command,
@@ -149,7 +150,7 @@ impl server::Host for Host {
             stdout: request.stdout,
             stderr: request.stderr,
         };
-        Ok(self.runtime.exec(request).await?)
+        Ok(self.runtime.exec(request, window).await?)
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {

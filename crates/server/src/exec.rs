@@ -38,7 +38,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The sending half, shared by the two outputs and the pings; held for one message at a time.
 type Sender = Mutex<SplitSink<WebSocket, Message>>;
 
-/// `GET /exec/{namespace}/{pod}/{container}?command=…&input=&output=&error=&tty=`
+/// `GET /exec/{namespace}/{pod}/{container}?command=…&input=&output=&error=&tty=&width=&height=`
 pub(crate) async fn exec(
     State(host): State<Arc<dyn Host>>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
@@ -83,8 +83,16 @@ enum HalfClose {
 }
 
 fn parse(container: ContainerRef, query: &[(String, String)]) -> Result<ExecRequest, String> {
-    let mut request =
-        ExecRequest { container, command: Vec::new(), stdin: false, stdout: false, stderr: false, tty: false };
+    let mut request = ExecRequest {
+        container,
+        command: Vec::new(),
+        stdin: false,
+        stdout: false,
+        stderr: false,
+        tty: false,
+        window: None,
+    };
+    let (mut width, mut height) = (None, None);
     for (key, value) in query {
         match &**key {
             "command" => request.command.push(value.clone()),
@@ -92,7 +100,12 @@ fn parse(container: ContainerRef, query: &[(String, String)]) -> Result<ExecRequ
             "output" => request.stdout = flag(key, value)?,
             "error" => request.stderr = flag(key, value)?,
             "tty" => request.tty = flag(key, value)?,
-            _ => return Err(format!("unknown parameter {key:?}: expected command, input, output, error or tty")),
+            "width" => width = Some(cells(key, value)?),
+            "height" => height = Some(cells(key, value)?),
+            _ => {
+                let expected = "command, input, output, error, tty, width or height";
+                return Err(format!("unknown parameter {key:?}: expected {expected}"));
+            }
         }
     }
     if request.command.first().is_none_or(String::is_empty) {
@@ -101,6 +114,12 @@ fn parse(container: ContainerRef, query: &[(String, String)]) -> Result<ExecRequ
     if !(request.stdin || request.stdout || request.stderr) {
         return Err("at least one of input, output and error must be 1".into());
     }
+    // Read by the command with its first instruction, which a resize on the session's channel may come too late for.
+    request.window = match (width, height) {
+        (Some(width), Some(height)) if request.tty => Some(Resize { width, height }),
+        (None, None) => None,
+        _ => return Err("width and height are the size of a terminal: give both, with tty=1".into()),
+    };
     // A terminal has one output.
     request.stderr &= !request.tty;
     Ok(request)
@@ -112,6 +131,10 @@ pub(crate) fn flag(key: &str, value: &str) -> Result<bool, String> {
         "0" | "false" | "" => Ok(false),
         _ => Err(format!("{key} is {value:?}: expected 1, true, 0 or false")),
     }
+}
+
+fn cells(key: &str, value: &str) -> Result<u16, String> {
+    value.parse().map_err(|_| format!("{key} is {value:?}: expected a number of characters up to 65535"))
 }
 
 /// The lowest channel that the server writes to; an empty message on it tells the client that it is connected.
@@ -296,12 +319,19 @@ mod tests {
         assert_eq!(greeting(&request), channel::STDOUT);
         let request = parsed("command=top&error=1&tty=1&input=1").unwrap();
         assert!(!request.stderr && request.tty);
+        assert_eq!(request.window, None);
+        let request = parsed("command=top&output=1&tty=1&width=77&height=33").unwrap();
+        assert_eq!(request.window, Some(Resize { width: 77, height: 33 }));
+        let request = parsed("command=top&error=1&tty=1&input=1").unwrap();
         assert_eq!(greeting(&request), channel::ERROR);
         for (query, part) in [
             ("output=1", "command must be given"),
             ("command=&output=1", "command must be given"),
             ("command=x", "at least one"),
             ("command=x&output=yes", "output is \"yes\""),
+            ("command=x&output=1&tty=1&width=80", "give both"),
+            ("command=x&output=1&width=80&height=24", "with tty=1"),
+            ("command=x&output=1&tty=1&width=80&height=70000", "height is \"70000\""),
             ("command=x&output=1&stdin=1", "unknown parameter \"stdin\""),
         ] {
             let message = parsed(query).unwrap_err();

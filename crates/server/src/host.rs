@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::HostError;
+use crate::channel::Resize;
 use crate::logs::{LogOptions, LogSource};
 
 /// The facts and acts behind the API. Every method may be called at any time and many at once.
@@ -86,6 +87,8 @@ pub struct ExecRequest {
     pub stderr: bool,
     /// Give the command a terminal.
     pub tty: bool,
+    /// The terminal's first size; none without a terminal.
+    pub window: Option<Resize>,
 }
 
 /// What became of one manifest file or URL.

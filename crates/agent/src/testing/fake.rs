@@ -328,7 +328,7 @@ impl Runtime for Fake {
         Err(Error::unimplemented("exec"))
     }
 
-    async fn exec(&self, _: v1::ExecRequest) -> Result<ExecSession, Error> {
+    async fn exec(&self, _: v1::ExecRequest, _: Option<(u16, u16)>) -> Result<ExecSession, Error> {
         Err(Error::unimplemented("exec"))
     }
 

@@ -82,7 +82,7 @@ fn s_f10_wrong_requests_get_typed_errors() {
             stderr: true,
             ..Default::default()
         };
-        assert_eq!(engine.exec(both).await.err().map(|error| error.code), Some(Code::InvalidArgument));
+        assert_eq!(engine.exec(both, None).await.err().map(|error| error.code), Some(Code::InvalidArgument));
         world
     });
 }
@@ -100,7 +100,7 @@ fn streams_are_attached_and_end_of_input_is_seen() {
             stdout: true,
             stderr: true,
         };
-        let mut session = world.engine().exec(request).await.unwrap();
+        let mut session = world.engine().exec(request, None).await.unwrap();
         let input = vec![b'x'; 1 << 20];
         let mut stdin = session.stdin.take().unwrap();
         let sent = input.clone();
@@ -128,7 +128,7 @@ fn a_terminal_has_a_size_signals_and_a_hang_up() {
             stdout: true,
             stderr: false,
         };
-        let mut session = world.engine().exec(request.clone()).await.unwrap();
+        let mut session = world.engine().exec(request.clone(), None).await.unwrap();
         session.resize.send((132, 43)).await.unwrap();
         let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
         // The size is set by a task that the send has only woken: it is asked for until it is there.
@@ -145,7 +145,17 @@ fn a_terminal_has_a_size_signals_and_a_hang_up() {
         while stdout.read(&mut buffer).await.unwrap() > 0 {}
         assert_eq!(session.exit.await.unwrap(), Ok(130));
 
-        let mut session = world.engine().exec(request).await.unwrap();
+        // The first size is there before the command is.
+        let sized = v1::ExecRequest { cmd: words("stty size"), ..request.clone() };
+        let mut session = world.engine().exec(sized, Some((77, 33))).await.unwrap();
+        let mut stdout = session.stdout.take().unwrap();
+        let mut text = String::new();
+        while let count @ 1.. = stdout.read(&mut buffer).await.unwrap_or(0) {
+            text += &String::from_utf8_lossy(&buffer[..count]);
+        }
+        assert_eq!((text.trim(), session.exit.await.unwrap()), ("33 77", Ok(0)));
+
+        let mut session = world.engine().exec(request, None).await.unwrap();
         drop((session.stdin.take(), session.stdout.take()));
         assert_eq!(session.exit.await.unwrap(), Ok(129), "SIGHUP");
         world

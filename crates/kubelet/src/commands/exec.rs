@@ -43,6 +43,12 @@ async fn open(client: &Client, args: &ExecArgs, pod: &str, container: &str) -> R
     if args.stdin {
         query.push("input=1".into());
     }
+    // A command that is quick to look would find no size if it came with the session's first frame.
+    if args.tty
+        && let Ok(size) = tcgetwinsize(std::io::stdin())
+    {
+        query.push(format!("width={}&height={}", size.ws_col, size.ws_row));
+    }
     let target = format!(
         "ws://kubelet/exec/{}/{}/{}?{}",
         percent_encode(&args.of.namespace),
