@@ -42,9 +42,35 @@ pub fn spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// The container of that name.
+/// All containers in the order in which they begin: init containers and sidecars as in the spec, then the regular ones.
+pub fn containers_in_order(pod: &Pod) -> impl Iterator<Item = &Container> {
+    init_containers(pod).iter().chain(&spec(pod).containers)
+}
+
+/// Init containers and sidecars, in the order of the spec.
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    spec(pod).init_containers.as_deref().unwrap_or_default()
+}
+
+/// The container of that name, of whatever kind.
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    spec(pod).containers.iter().find(|container| container.name == name)
+    containers_in_order(pod).find(|container| container.name == name)
+}
+
+/// Whether an init container stays beside the regular ones: its restart policy is `Always`. Asked of a regular container it
+/// means nothing.
+pub fn is_sidecar(init_container: &Container) -> bool {
+    init_container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The containers that run side by side once the pod is initialized: sidecars, then the regular ones.
+pub fn long_lived(pod: &Pod) -> impl Iterator<Item = &Container> {
+    init_containers(pod).iter().filter(|container| is_sidecar(container)).chain(&spec(pod).containers)
+}
+
+/// The pod lives in the machine's network.
+pub fn host_network(pod: &Pod) -> bool {
+    spec(pod).host_network == Some(true)
 }
 
 /// The image as given, empty if absent.

@@ -2,7 +2,9 @@
 
 use crate::accessors::image;
 use crate::image_name::default_pull_policy;
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe, Volume,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -12,14 +14,24 @@ pub const SCHEDULER: &str = "default-scheduler";
 pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 pub const TERMINATION_MESSAGE_POLICY: &str = "File";
 pub const PROTOCOL: &str = "TCP";
+pub const PROBE_TIMEOUT_SECONDS: u32 = 1;
+pub const PROBE_PERIOD_SECONDS: u32 = 10;
+pub const PROBE_SUCCESS_THRESHOLD: u32 = 1;
+pub const PROBE_FAILURE_THRESHOLD: u32 = 3;
+pub const HTTP_PATH: &str = "/";
+pub const HTTP_SCHEME: &str = "HTTP";
 const GRACE_PERIOD_SECONDS: i64 = 30;
 
 /// Fills in what the manifest leaves open. Doing it twice changes nothing.
 pub fn apply(pod: &mut Pod) {
     let Some(spec) = pod.spec.as_mut() else { return };
     pod_spec(spec);
+    let host_network = spec.host_network == Some(true);
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         apply_to_container(container);
+        if host_network {
+            container.ports.iter_mut().flatten().for_each(publish);
+        }
     }
     for volume in spec.volumes.iter_mut().flatten() {
         apply_to_volume(volume);
@@ -48,8 +60,38 @@ fn apply_to_container(container: &mut Container) {
             set_text(&mut field.api_version, "v1");
         }
     }
+    let probes = [&mut container.startup_probe, &mut container.liveness_probe, &mut container.readiness_probe];
+    probes.into_iter().flatten().for_each(apply_to_probe);
+    if let Some(hooks) = &mut container.lifecycle {
+        for hook in [&mut hooks.post_start, &mut hooks.pre_stop].into_iter().flatten() {
+            hook.http_get.iter_mut().for_each(apply_to_http_get);
+        }
+    }
     let resources = container.resources.get_or_insert_default();
     request_what_is_limited(resources.limits.as_ref(), &mut resources.requests);
+}
+
+/// What listens in the machine's network is published under its own number.
+fn publish(port: &mut ContainerPort) {
+    if port.host_port.unwrap_or(0) == 0 {
+        port.host_port = Some(port.container_port);
+    }
+}
+
+fn apply_to_probe(probe: &mut Probe) {
+    set_number(&mut probe.timeout_seconds, PROBE_TIMEOUT_SECONDS);
+    set_number(&mut probe.period_seconds, PROBE_PERIOD_SECONDS);
+    set_number(&mut probe.success_threshold, PROBE_SUCCESS_THRESHOLD);
+    set_number(&mut probe.failure_threshold, PROBE_FAILURE_THRESHOLD);
+    probe.http_get.iter_mut().for_each(apply_to_http_get);
+    if let Some(grpc) = &mut probe.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn apply_to_http_get(action: &mut HTTPGetAction) {
+    set_text(&mut action.path, HTTP_PATH);
+    set_text(&mut action.scheme, HTTP_SCHEME);
 }
 
 /// A limit without a request requests as much.
@@ -69,6 +111,13 @@ fn apply_to_volume(volume: &mut Volume) {
     let nothing_but_a_name = Volume { name: volume.name.clone(), ..Volume::default() };
     if *volume == nothing_but_a_name {
         volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+}
+
+/// Zero counts as absent, as it does to the API.
+fn set_number(field: &mut Option<i32>, default: u32) {
+    if field.unwrap_or(0) == 0 {
+        *field = i32::try_from(default).ok();
     }
 }
 

@@ -23,7 +23,8 @@ pub mod validate;
 mod accessors;
 
 pub use accessors::{
-    RestartPolicy, container, full_name, grace_period_seconds, image, name, namespace, restart_policy, spec, uid,
+    RestartPolicy, container, containers_in_order, full_name, grace_period_seconds, host_network, image,
+    init_containers, is_sidecar, long_lived, name, namespace, restart_policy, spec, uid,
 };
 pub use field::FieldError;
 pub use hosts::{HostsFacts, etc_hosts, hostname};

@@ -2,7 +2,6 @@
 //!
 //! The typed pod is turned back into plain values and walked against a table, so a field that nobody thought of is refused too.
 
-use crate::defaults;
 use crate::field::FieldError;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -22,7 +21,7 @@ use Rule::{Any, Never, Only};
 
 const SERVER_ONLY: &str = "is set by an API server, not in a manifest: remove it";
 
-/// `[]` stands for any element of a list. Marked "ignored": the field speaks to a scheduler or API server, and a node acts
+/// `[]` stands for any element of a list; `spec.containers` for `spec.initContainers` too. Marked "ignored": the field speaks to a scheduler or API server, and a node acts
 /// right without it.
 pub(crate) const RULES: &[(&str, Rule)] = &[
     ("apiVersion", Any),
@@ -43,6 +42,8 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("metadata.deletionGracePeriodSeconds", Never(SERVER_ONLY)),
     ("metadata.finalizers", Never(SERVER_ONLY)),
     ("metadata.ownerReferences", Never(SERVER_ONLY)),
+    ("spec.activeDeadlineSeconds", Any),
+    ("spec.affinity.nodeAffinity", Any),
     ("spec.affinity.podAffinity", Any),     // ignored
     ("spec.affinity.podAntiAffinity", Any), // ignored
     ("spec.automountServiceAccountToken", Only("false")),
@@ -50,15 +51,15 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.dnsPolicy", Any),
     ("spec.enableServiceLinks", Any),
     ("spec.hostAliases", Any),
-    ("spec.hostIPC", Only("false")),
-    ("spec.hostNetwork", Only("false")),
-    ("spec.hostPID", Only("false")),
+    ("spec.hostIPC", Any),
+    ("spec.hostNetwork", Any),
+    ("spec.hostPID", Any),
     ("spec.hostUsers", Only("true")),
     ("spec.hostname", Any),
     ("spec.imagePullSecrets", Never("static pods may not reference secrets")),
     ("spec.nodeName", Any),
-    ("spec.nodeSelector", Only("{}")),
-    ("spec.os.name", Only("linux")),
+    ("spec.nodeSelector", Any),
+    ("spec.os", Any),
     ("spec.overhead", Only("{}")),
     ("spec.preemptionPolicy", Any), // ignored
     ("spec.priority", Any),
@@ -69,7 +70,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.serviceAccount", Never("static pods may not reference serviceaccounts")),
     ("spec.serviceAccountName", Never("static pods may not reference serviceaccounts")),
     ("spec.setHostnameAsFQDN", Only("false")),
-    ("spec.shareProcessNamespace", Only("false")),
+    ("spec.shareProcessNamespace", Any),
     ("spec.subdomain", Any),
     ("spec.terminationGracePeriodSeconds", Any),
     ("spec.tolerations", Any),               // ignored
@@ -124,17 +125,23 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.containers[].envFrom[].secretRef", Never("static pods may not reference secrets")),
     ("spec.containers[].image", Any),
     ("spec.containers[].imagePullPolicy", Any),
+    ("spec.containers[].lifecycle", Any),
+    ("spec.containers[].livenessProbe", Any),
     ("spec.containers[].name", Any),
     ("spec.containers[].ports[].containerPort", Any),
-    ("spec.containers[].ports[].hostPort", Only("0")),
+    ("spec.containers[].ports[].hostIP", Any),
+    ("spec.containers[].ports[].hostPort", Any),
     ("spec.containers[].ports[].name", Any),
     ("spec.containers[].ports[].protocol", Any),
+    ("spec.containers[].readinessProbe", Any),
     ("spec.containers[].resources.limits.cpu", Any),
     ("spec.containers[].resources.limits.ephemeral-storage", Any),
     ("spec.containers[].resources.limits.memory", Any),
     ("spec.containers[].resources.requests.cpu", Any),
     ("spec.containers[].resources.requests.ephemeral-storage", Any),
     ("spec.containers[].resources.requests.memory", Any),
+    ("spec.containers[].restartPolicy", Any),
+    ("spec.containers[].restartPolicyRules", Any),
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Any),
     ("spec.containers[].securityContext.capabilities.add", Any),
     ("spec.containers[].securityContext.capabilities.drop", Any),
@@ -145,10 +152,11 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.containers[].securityContext.runAsNonRoot", Any),
     ("spec.containers[].securityContext.runAsUser", Any),
     ("spec.containers[].securityContext.seccompProfile.type", Only("Unconfined")),
+    ("spec.containers[].startupProbe", Any),
     ("spec.containers[].stdin", Only("false")),
     ("spec.containers[].stdinOnce", Only("false")),
-    ("spec.containers[].terminationMessagePath", Only(defaults::TERMINATION_MESSAGE_PATH)),
-    ("spec.containers[].terminationMessagePolicy", Only(defaults::TERMINATION_MESSAGE_POLICY)),
+    ("spec.containers[].terminationMessagePath", Any),
+    ("spec.containers[].terminationMessagePolicy", Any),
     ("spec.containers[].tty", Any),
     ("spec.containers[].volumeMounts[].mountPath", Any),
     ("spec.containers[].volumeMounts[].mountPropagation", Any),
@@ -180,7 +188,9 @@ impl Place {
         if !place.pattern.is_empty() {
             place.pattern.push('.');
         }
-        place.pattern.push_str(key);
+        // One table for both: what only one of them may have is told apart by validation.
+        let init = place.path == "spec.initContainers";
+        place.pattern.push_str(if init { "containers" } else { key });
         place
     }
 
