@@ -1,11 +1,12 @@
 //! What the agent is told at its start.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything the agent needs to know of its node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AgentConfig {
     /// Suffix of every static pod's name and part of its UID.
     pub node_name: String,
@@ -24,7 +25,17 @@ pub struct AgentConfig {
     pub node_memory_bytes: u64,
     /// Processing power of the node in thousandths of a core.
     pub node_cpu_millis: u64,
+    /// Room for what pods write; 0 where it is not known, and then nobody is refused for it.
+    pub node_ephemeral_bytes: u64,
+    /// What `nodeSelector` and node affinity are compared with, beside the labels that every node of this name, system
+    /// and architecture has.
+    pub node_labels: BTreeMap<String, String>,
+    /// Pods that may run at once; 0 for as many as every kubelet allows, [`MAX_PODS`].
+    pub max_pods: u32,
 }
+
+/// Pods on one node where nothing else is said.
+pub const MAX_PODS: u32 = 110;
 
 /// Name resolution in pods.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use k8s_openapi::api::core::v1::Pod;
-use lifecycle::{Done, Effect, Failure, FailureClass, Millis, ObservedPod, Outcome, PullPolicy};
+use lifecycle::{Done, Effect, Event, Failure, FailureClass, Millis, ObservedPod, Outcome, PullPolicy};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -61,11 +61,25 @@ pub(crate) struct Job {
 }
 
 /// How it went.
-#[derive(Debug)]
-pub(crate) struct Performed {
+#[derive(Debug, Clone)]
+pub struct Performed {
     /// What the runtime said on the way, and when it was asked.
-    pub(crate) observed: Option<(Millis, ObservedPod)>,
-    pub(crate) outcome: Outcome,
+    pub observed: Option<(Millis, ObservedPod)>,
+    pub outcome: Outcome,
+    /// What a person would want to know of the way it went.
+    pub events: Vec<Event>,
+}
+
+impl Performed {
+    pub fn new(outcome: Outcome) -> Self {
+        Self { observed: None, outcome, events: Vec::new() }
+    }
+
+    /// With one more event.
+    pub fn telling(mut self, event: Event) -> Self {
+        self.events.push(event);
+        self
+    }
 }
 
 pub(crate) use setup::qos_cgroups as make_qos_cgroups;
@@ -143,7 +157,7 @@ async fn inspect(runtime: &dyn Runtime, uid: &str) -> Performed {
     match observe::inspect(runtime, uid).await {
         Ok(pod) => {
             let observed = pod.map(|pod| pod.observed).unwrap_or_default();
-            Performed { observed: Some((stamp, observed)), outcome: Outcome::Ok(Done::Nothing) }
+            Performed { observed: Some((stamp, observed)), ..Performed::new(Outcome::Ok(Done::Nothing)) }
         }
         Err(error) => outcome(failed("InspectFailed", &error)),
     }
@@ -159,7 +173,7 @@ async fn ended<T>(call: impl Future<Output = Result<T, cri::Error>>, reason: &st
 }
 
 fn outcome(outcome: Outcome) -> Performed {
-    Performed { observed: None, outcome }
+    Performed::new(outcome)
 }
 
 /// The outcome of a call that the runtime answered with an error.

@@ -20,7 +20,7 @@ mod status;
 mod testing;
 mod volumes;
 
-pub use config::{AgentConfig, DnsConfig, SourceConfig};
+pub use config::{AgentConfig, DnsConfig, MAX_PODS, SourceConfig};
 pub use handle::{AgentHandle, ContainerView, LookupError, ManifestStatus, PodView, RunState};
 pub use run::{StartError, run};
 pub use sources::url::UrlError;

@@ -154,6 +154,7 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         dns: DnsConfig { resolv_conf: config.resolv_conf.clone(), ..DnsConfig::default() },
         node_memory_bytes: facts.memory_bytes,
         node_cpu_millis: facts.cores as u64 * 1000,
+        ..AgentConfig::default()
     }
 }
 

@@ -129,7 +129,7 @@ fn rule_6_a_completion_for_an_earlier_machine_is_dropped() {
         uid: "u1".into(),
         generation,
         id,
-        performed: Performed { observed: None, outcome: Outcome::Ok(Done::Nothing) },
+        performed: Performed::new(Outcome::Ok(Done::Nothing)),
     };
     agent.take(at(3), done(generation + 7), &mut outbox);
     assert_eq!(asked(&mut outbox), Vec::<String>::new());

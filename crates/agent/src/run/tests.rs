@@ -26,6 +26,7 @@ fn config(dir: &Path) -> AgentConfig {
         dns: DnsConfig::default(),
         node_memory_bytes: 1 << 30,
         node_cpu_millis: 2_000,
+        ..AgentConfig::default()
     }
 }
 
