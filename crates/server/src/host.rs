@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// Whether one part of the kubelet is well; the text says what is wrong (a pod, a call).
     async fn health(&self, check: HealthCheck) -> Result<(), String>;
+
+    /// What happened to pods lately, oldest first.
+    async fn events(&self, of: EventFilter) -> List<Event>;
 
     /// What became of every manifest file and URL.
     async fn manifests(&self) -> Vec<ManifestStatus>;
@@ -61,6 +64,17 @@ pub struct ContainerRef {
     pub pod: String,
     /// Name of the container.
     pub container: String,
+}
+
+/// Whose events are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventFilter {
+    /// Everybody's.
+    All,
+    /// Of the pods of one namespace.
+    Namespace { namespace: String },
+    /// Of one pod, by its name as `/pods` shows it.
+    Pod { namespace: String, pod: String },
 }
 
 /// Which log is wanted.

@@ -15,7 +15,7 @@ mod routes;
 
 pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{
-    ContainerRef, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest, ImportedImage, LogRequest,
+    ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest, ImportedImage, LogRequest,
     ManifestStatus,
 };
 pub use listen::{Bound, Limits, ListenError, bind_tcp, bind_unix, serve};

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerRef, Host, HostError, HostErrorKind, ImportRequest, LogRequest, exec, health, logs};
+use crate::{ContainerRef, EventFilter, Host, HostError, HostErrorKind, ImportRequest, LogRequest, exec, health, logs};
 
 /// Bodies of requests.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -42,6 +42,7 @@ pub fn read_only(host: Shared) -> Router {
 pub fn local(host: Shared) -> Router {
     with_facts(with_health(Router::new()))
         .route("/manifests", get(manifests))
+        .route("/events", get(events))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
         .route("/images", get(images).merge(delete(image_remove)))
@@ -112,6 +113,28 @@ async fn spec(State(host): State<Shared>) -> Response {
 
 async fn manifests(State(host): State<Shared>) -> Response {
     Json(host.manifests().await).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventQuery {
+    namespace: Option<String>,
+    pod: Option<String>,
+}
+
+async fn events(
+    State(host): State<Shared>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<Response, HostError> {
+    let wrong = || HostError::invalid("the query may be ?namespace=NAMESPACE or ?namespace=NAMESPACE&pod=POD");
+    let Query(query) = query.map_err(|_| wrong())?;
+    let filter = match (query.namespace, query.pod) {
+        (None, None) => EventFilter::All,
+        (Some(namespace), None) => EventFilter::Namespace { namespace },
+        (Some(namespace), Some(pod)) => EventFilter::Pod { namespace, pod },
+        (None, Some(_)) => return Err(wrong()),
+    };
+    Ok(Json(host.events(filter).await).into_response())
 }
 
 async fn images(State(host): State<Shared>) -> Result<Response, HostError> {

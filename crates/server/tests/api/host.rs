@@ -5,11 +5,12 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Event, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
 use server::logs::LogSource;
 use server::{
-    ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest, ManifestStatus,
+    EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest,
+    ManifestStatus,
 };
 use tokio::sync::oneshot;
 
@@ -42,6 +43,12 @@ impl Host for FakeHost {
             Some((ill, reason)) if *ill == check => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+
+    async fn events(&self, of: EventFilter) -> List<Event> {
+        // The reason is the question, so that tests can see what arrived.
+        let event = Event { reason: Some(format!("{of:?}")), ..Event::default() };
+        List { items: vec![event], metadata: ListMeta::default() }
     }
 
     async fn manifests(&self) -> Vec<ManifestStatus> {

@@ -94,8 +94,17 @@ async fn debug_paths_are_disabled_and_the_rest_does_not_exist() {
             assert_eq!((answer.status, &*answer.body), (405, "Debug endpoints are disabled.\n"), "{method} {path}");
         }
     }
-    for path in ["/", "/metrics", "/stats/summary", "/configz", "/checkpoint/a/b/c", "/manifests", "/images", "/podsx"]
-    {
+    for path in [
+        "/",
+        "/metrics",
+        "/stats/summary",
+        "/configz",
+        "/checkpoint/a/b/c",
+        "/manifests",
+        "/events",
+        "/images",
+        "/podsx",
+    ] {
         assert_eq!(server.get(path).await.status, 404, "{path}");
     }
     assert_eq!(server.send("POST", "/pods").await.status, 405);
@@ -122,6 +131,25 @@ async fn the_local_socket_has_facts_and_manifests() {
     assert_eq!(answer.json()[0]["keepsLastGood"], true);
     assert_eq!(answer.json()[0]["since"], "2026-01-02T03:04:05Z");
     assert_eq!(server.get("/metrics").await.status, 404);
+}
+
+#[tokio::test]
+async fn events_over_the_local_socket() {
+    let server = Local::start(Arc::new(FakeHost::default()));
+    for (query, filter) in [
+        ("", "All"),
+        ("?namespace=ns", r#"Namespace { namespace: "ns" }"#),
+        ("?namespace=ns&pod=p%2Fq", r#"Pod { namespace: "ns", pod: "p/q" }"#),
+    ] {
+        let answer = server.get(&format!("/events{query}")).await;
+        assert_eq!((&answer.json()["kind"], &answer.json()["apiVersion"]), (&"EventList".into(), &"v1".into()));
+        assert_eq!(answer.json()["items"][0]["reason"], filter, "{query}");
+    }
+    for query in ["?pod=p", "?namespace=ns&container=c"] {
+        let answer = server.get(&format!("/events{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.message().contains("?namespace=NAMESPACE&pod=POD"), "{}", answer.message());
+    }
 }
 
 #[tokio::test]
