@@ -3,10 +3,12 @@
 //! [`PodMachine`] takes [`Input`]s and answers with [`Action`]s. The agent carries each action out and brings its
 //! [`Outcome`] back under the same [`EffectId`]; exactly one outcome for each effect.
 
+pub mod admission;
 pub mod backoff;
 pub mod machine;
 pub mod memory;
 pub mod plan;
+pub mod probe;
 pub mod report;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ pub use plan::{
     CodeOperator, ContainerKind, ContainerPlan, PodPlan, ProbePlan, PullPolicy, RestartAction, RestartPolicy,
     RestartRule,
 };
+pub use probe::{Prober, Turned, Verdict};
 pub use report::{Condition, Conditions, ContainerReport, ContainerState, Phase, PodReport, Terminated, WaitingReason};
 
 /// Milliseconds of a clock that never steps and counts suspended time (`CLOCK_BOOTTIME`).
