@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Groups nest as deep as a container may make them; a walk ends here.
 const MAX_DEPTH: usize = 64;
 
-/// The processes in these directories and all beneath them, each once, in ascending order.
-pub(crate) fn procs(dirs: &[PathBuf]) -> Vec<i32> {
+/// The processes in the group whose directories these are and in all groups beneath, each once, in ascending order.
+pub fn procs(dirs: &[PathBuf]) -> Vec<i32> {
     let mut pids = Vec::new();
     for dir in dirs {
         walk(dir, 0, &mut |dir| pids.extend(own_procs(dir)));

@@ -17,7 +17,7 @@ mod usage;
 pub use devices::{Access, DeviceKind, DevicePolicy, DeviceRule};
 pub use error::Error;
 pub use group::Group;
-pub use kill::kill_dirs;
+pub use kill::{kill_dirs, procs};
 pub use layout::{Controller, Hierarchy, Layout};
 pub use limits::{Limits, cpu_weight};
 pub use usage::{Usage, oom_kills};

@@ -101,7 +101,7 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
         net_ns: Some(pins.net()),
         ipc_ns: Some(pins.ipc()),
         uts_ns: Some(pins.uts()),
-        new_pid_ns: true,
+        pid_ns: protocol::PidNamespace::Own,
         cgroups: inputs.group.dirs(),
         memory_cgroup: inputs.group.memory_dir(),
         masked_paths,

@@ -6,9 +6,10 @@ use crate::startup::Startup;
 use crate::sys;
 use crate::time;
 use crate::wire::Buffer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use shim::protocol::{ContainerState, ExitRecord, ExitStatus, StartedRecord};
+use shim::protocol::{ContainerState, ExitRecord, ExitStatus, PidNamespace, StartedRecord};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -33,24 +34,30 @@ pub(crate) struct Container {
     pub(crate) stopping: Stopping,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PidNamespace {
-    /// Its init takes all others with it.
-    Own,
-    Host,
-}
-
-/// Whether the stop signal was sent: it is sent once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was done to end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stopping {
     No,
+    /// The stop signal was sent: it is sent once.
     Signalled,
+    /// It was killed while its init lived.
+    Killed,
 }
 
 pub(crate) enum Phase {
     Starting(Startup),
     Running(StartedRecord),
+    /// Init is gone and others of the container's are not, so the container is not.
+    Ending(Ending),
     Exited(StartedRecord, ExitRecord),
+}
+
+pub(crate) struct Ending {
+    pub(crate) started: StartedRecord,
+    pub(crate) exit: ExitStatus,
+    pub(crate) finished_at_ns: i64,
+    /// Until what is left is killed again; doubled each time.
+    pub(crate) pause_ms: u64,
 }
 
 pub(crate) struct Exec {
@@ -58,6 +65,8 @@ pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
+    /// Control groups of its container.
+    pub(crate) cgroups: Vec<PathBuf>,
     /// `None` once the program runs.
     pub(crate) startup: Option<Startup>,
 }
@@ -126,34 +135,51 @@ impl Container {
     }
 
     /// SIGKILL for all of it.
-    pub(crate) fn kill(&self) {
+    pub(crate) fn kill(&mut self) {
+        if !has_ended(&self.pidfd) {
+            self.stopping = Stopping::Killed;
+        }
         // ESRCH: it is gone already.
         sys::signal_pidfd(&self.pidfd, libc::SIGKILL).ok();
         self.kill_rest();
     }
 
-    /// In the host's pid namespace init's end is not the end of the others.
-    pub(crate) fn kill_rest(&self) {
-        if self.pid_namespace == PidNamespace::Host {
-            // The engine removes the control group and finds out there if one is left.
-            cgroup::kill_dirs(&self.cgroups).ok();
+    /// Where it shares its pid namespace, init's end is not the end of the others. Returns how many were left.
+    pub(crate) fn kill_rest(&self) -> usize {
+        match self.pid_namespace {
+            PidNamespace::Own => 0,
+            // A group that cannot be read is none of which processes could be known.
+            PidNamespace::Host | PidNamespace::Pod => cgroup::kill_dirs(&self.cgroups).unwrap_or(0),
         }
+    }
+
+    /// Whether a process of it may be there.
+    pub(crate) fn may_run(&self) -> bool {
+        !matches!(self.phase, Phase::Exited(..))
     }
 
     pub(crate) fn state(&self) -> ContainerState {
         let (started, exit) = match &self.phase {
             Phase::Starting(_) => (None, None),
-            Phase::Running(started) => (Some(started.clone()), None),
+            Phase::Running(started) | Phase::Ending(Ending { started, .. }) => (Some(started.clone()), None),
             Phase::Exited(started, exit) => (Some(started.clone()), Some(exit.clone())),
         };
         ContainerState { container: self.id.clone(), started, exit }
     }
 
-    /// The kernel killed one of its processes for want of memory, and init died as such a kill makes it die.
+    /// The kernel killed one of its processes for want of memory, and init died as such a kill makes it die, and not
+    /// because it was told to.
     pub(crate) fn was_oom_killed(&self, exit: ExitStatus) -> bool {
         exit == ExitStatus::Signal(libc::SIGKILL as u8)
+            && self.stopping != Stopping::Killed
             && self.memory_cgroup.as_ref().is_some_and(|dir| cgroup::oom_kills(dir).is_ok_and(|kills| kills > 0))
     }
+}
+
+/// A zombie's pidfd is readable.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(1))
 }
 
 /// Reaps a child if it has ended.

@@ -20,8 +20,20 @@ pub(crate) struct Launched {
     pub(crate) output: Option<[OwnedFd; 2]>,
 }
 
+/// In which pid namespace a process is born.
+pub(crate) enum Birthplace<'a> {
+    /// The shim's own.
+    Here,
+    New,
+    /// That of `init`; `own` is the shim's, where it has to come back to.
+    Pod {
+        init: &'a OwnedFd,
+        own: &'a OwnedFd,
+    },
+}
+
 /// Clones the init of a container whose directory is `dir`.
-pub(crate) fn container(spec: &ContainerSpec, dir: &Path) -> Result<Launched> {
+pub(crate) fn container(spec: &ContainerSpec, dir: &Path, birthplace: Birthplace<'_>) -> Result<Launched> {
     let (stdio, output) = if spec.process.terminal {
         (Stdio::Terminal, None)
     } else if spec.log.is_some() {
@@ -32,8 +44,12 @@ pub(crate) fn container(spec: &ContainerSpec, dir: &Path) -> Result<Launched> {
         (Stdio::Descriptors([null()?, null()?, null()?]), None)
     };
     let (ours, theirs) = channel()?;
-    let pid_namespace = if spec.new_pid_ns { libc::CLONE_NEWPID } else { 0 };
-    match sys::clone_process(libc::CLONE_NEWNS | pid_namespace).step(|| "clone the container's init".into())? {
+    let cloned = match birthplace {
+        Birthplace::Here => sys::clone_process(libc::CLONE_NEWNS),
+        Birthplace::New => sys::clone_process(libc::CLONE_NEWNS | libc::CLONE_NEWPID),
+        Birthplace::Pod { init, own } => clone_in(init, own, libc::CLONE_NEWNS)?,
+    };
+    match cloned.step(|| "clone the container's init".into())? {
         Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output }),
         Cloned::Child => setup::run_container(ContainerJob {
             spec,
@@ -52,8 +68,7 @@ pub(crate) struct Target<'a> {
     pub(crate) own_pid_namespace: &'a OwnedFd,
 }
 
-/// Clones another process of a running container. The child is the shim's own, so that its end is seen here, and lives
-/// in the container's pid namespace: setns(2) puts the children, not the caller, there.
+/// Clones another process of a running container.
 pub(crate) fn exec(process: &Process, target: &Target<'_>, fds: Vec<OwnedFd>) -> Result<Launched> {
     let stdio = match (process.terminal, <[OwnedFd; 3]>::try_from(fds)) {
         (true, _) => Stdio::Terminal,
@@ -65,14 +80,7 @@ pub(crate) fn exec(process: &Process, target: &Target<'_>, fds: Vec<OwnedFd>) ->
     };
     let init = target.init.try_clone().step(|| "keep the container's init at hand".into())?;
     let (ours, theirs) = channel()?;
-    let enter = || "enter the container's pid namespace".to_owned();
-    move_into_thread_name_spaces(target.init.as_fd(), ThreadNameSpaceType::PROCESS_ID).step(enter)?;
-    let cloned = sys::clone_process(0);
-    if !matches!(cloned, Ok(Cloned::Child)) {
-        // The way back to an ancestor is always open; were it not, the next child would be born in the wrong place.
-        leave_pid_namespace(target.own_pid_namespace.as_fd())?;
-    }
-    match cloned.step(|| "clone the exec".into())? {
+    match clone_in(target.init, target.own_pid_namespace, 0)?.step(|| "clone the exec".into())? {
         Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output: None }),
         Cloned::Child => {
             setup::run_exec(ExecJob { process, cgroups: target.cgroups, init, stdio, channel: Channel(theirs) })
@@ -80,11 +88,24 @@ pub(crate) fn exec(process: &Process, target: &Target<'_>, fds: Vec<OwnedFd>) ->
     }
 }
 
+/// Clones a child into the pid namespace of `init`. The child is the shim's own, so that its end is seen here: setns(2)
+/// puts the children, not the caller, there.
+fn clone_in(init: &OwnedFd, own: &OwnedFd, flags: i32) -> Result<rustix::io::Result<Cloned>> {
+    let enter = || "enter the pid namespace".to_owned();
+    move_into_thread_name_spaces(init.as_fd(), ThreadNameSpaceType::PROCESS_ID).step(enter)?;
+    let cloned = sys::clone_process(flags);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        // The way back to an ancestor is always open; were it not, the next child would be born in the wrong place.
+        leave_pid_namespace(own.as_fd())?;
+    }
+    Ok(cloned)
+}
+
 fn leave_pid_namespace(own: BorrowedFd<'_>) -> Result<()> {
     move_into_link_name_space(own, Some(LinkNameSpaceType::ProcessID)).step(|| "return to our pid namespace".into())
 }
 
-fn channel() -> Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .step(|| "make a channel to the new process".into())
 }

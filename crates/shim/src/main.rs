@@ -4,8 +4,10 @@
 mod container;
 mod daemon;
 mod failure;
+mod family;
 mod launch;
 mod log;
+mod pod_init;
 mod records;
 mod setup;
 mod startup;

@@ -176,8 +176,7 @@ pub struct ContainerSpec {
     pub net_ns: Option<PathBuf>,
     pub ipc_ns: Option<PathBuf>,
     pub uts_ns: Option<PathBuf>,
-    /// `false` stays in the host's pid namespace.
-    pub new_pid_ns: bool,
+    pub pid_ns: PidNamespace,
     /// Directories of the container's control groups, one for each hierarchy; the process joins them all.
     pub cgroups: Vec<PathBuf>,
     /// Directory of the hierarchy that counts memory, to read OOM kills from; `None` where there is none.
@@ -190,6 +189,18 @@ pub struct ContainerSpec {
     /// Character and block devices beside the default ones.
     pub devices: Vec<Device>,
     pub log: Option<Log>,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidNamespace {
+    /// Those of the machine.
+    Host,
+    /// Its own: its init is PID 1 and takes all others with it.
+    Own,
+    /// Those of all containers of the pod that ask for the same. The shim makes the namespace, with a PID 1 of its own
+    /// that reaps, when the first of them starts; when that PID 1 ends, so do they all, and the shim after them.
+    Pod,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,13 +16,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-mod beneath;
+pub(crate) mod beneath;
 mod caps;
 mod cgroup_view;
 mod devices;
 mod filesystems;
 mod masks;
-mod mounts;
+pub(crate) mod mounts;
 mod overlay;
 mod process;
 mod terminal;
@@ -155,7 +155,7 @@ fn exec(job: &ExecJob<'_>) -> Result<Infallible> {
     process::execute(process::Program { process: job.process, identity, cwd, stdio, channel: &job.channel })
 }
 
-fn join_namespaces(spec: &ContainerSpec) -> Result<()> {
+pub(crate) fn join_namespaces(spec: &ContainerSpec) -> Result<()> {
     for (path, kind) in [
         (&spec.net_ns, LinkNameSpaceType::Network),
         (&spec.ipc_ns, LinkNameSpaceType::InterProcessCommunication),
@@ -180,7 +180,7 @@ fn open_terminal(root: &OwnedFd, stdio: &Stdio, channel: &Channel) -> Result<Opt
 }
 
 /// Makes `root` the only root there is: the host's tree is stacked below it for a moment and then let go.
-fn pivot(root: &OwnedFd) -> Result<()> {
+pub(crate) fn pivot(root: &OwnedFd) -> Result<()> {
     let step = || "make the container's root its root".to_owned();
     rustix::process::fchdir(root).step(step)?;
     rustix::process::pivot_root(".", ".").step(step)?;

@@ -1,8 +1,9 @@
 //! The loop: one thread, one epoll set, everything that happens is an event in it.
 
-use crate::container::{Container, Exec};
+use crate::container::{Container, Exec, Phase};
 use crate::failure::{Result, Step};
 use crate::log::Batch;
+use crate::pod_init::PodInit;
 use crate::startup::Reply;
 use crate::sys;
 use crate::time;
@@ -36,6 +37,7 @@ pub(crate) struct Supervisor {
     listener: OwnedFd,
     timer: OwnedFd,
     own_pid_namespace: OwnedFd,
+    pod_init: PodInit,
     connections: Vec<Connection>,
     containers: Vec<Container>,
     execs: Vec<Exec>,
@@ -61,6 +63,7 @@ enum Token {
     Output(u32, usize),
     ExecChannel(u32),
     ExecExit(u32),
+    PodInit,
 }
 
 impl Token {
@@ -73,7 +76,8 @@ impl Token {
             Token::ContainerExit(key) => (4, key),
             Token::ExecChannel(key) => (5, key),
             Token::ExecExit(key) => (6, key),
-            Token::Output(key, stream) => (7 + stream as u64, key),
+            Token::PodInit => (7, 0),
+            Token::Output(key, stream) => (8 + stream as u64, key),
         };
         kind << 32 | u64::from(key)
     }
@@ -88,7 +92,8 @@ impl Token {
             4 => Token::ContainerExit(key),
             5 => Token::ExecChannel(key),
             6 => Token::ExecExit(key),
-            stream => Token::Output(key, stream as usize - 7),
+            7 => Token::PodInit,
+            stream => Token::Output(key, stream as usize - 8),
         }
     }
 }
@@ -103,6 +108,7 @@ impl Supervisor {
             timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
                 .step(step)?,
             own_pid_namespace: std::fs::File::open("/proc/self/ns/pid").step(step)?.into(),
+            pod_init: PodInit::None,
             connections: Vec::new(),
             containers: Vec::new(),
             execs: Vec::new(),
@@ -142,8 +148,9 @@ impl Supervisor {
             Token::Output(key, stream) => self.on_output(key, stream),
             Token::ExecChannel(key) => self.on_exec_channel(key),
             Token::ExecExit(key) => self.on_exec_exit(key),
+            Token::PodInit => self.on_pod_init_exit(),
         }
-        ControlFlow::Continue(())
+        self.go_on()
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> rustix::io::Result<()> {
@@ -230,11 +237,18 @@ impl Supervisor {
         let mut expirations = [0; 8];
         rustix::io::read(&self.timer, &mut expirations).ok();
         let now = time::boot_ms();
+        let mut ending = Vec::new();
         for container in &mut self.containers {
             if container.deadline_ms.is_some_and(|deadline| deadline <= now) {
                 container.deadline_ms = None;
-                container.kill();
+                match container.phase {
+                    Phase::Ending(_) => ending.push(container.key),
+                    _ => container.kill(),
+                }
             }
+        }
+        for key in ending {
+            self.sweep(key);
         }
         self.arm_timer();
     }
@@ -257,11 +271,12 @@ mod tests {
             Token::Output(1, 1),
             Token::ExecChannel(1),
             Token::ExecExit(1),
+            Token::PodInit,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
             packed.push(token.pack());
         }
         packed.dedup();
-        assert_eq!(packed.len(), 9);
+        assert_eq!(packed.len(), 10);
     }
 }

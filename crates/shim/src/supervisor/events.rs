@@ -1,15 +1,40 @@
 //! What happens to containers and execs.
 
 use super::{Supervisor, Token};
-use crate::container::{Container, Output, Phase, Read, reap};
+use crate::container::{Container, Ending, Output, Phase, Read, reap};
 use crate::failure::{Result, Step};
 use crate::log::Stream;
+use crate::pod_init::PodInit;
 use crate::startup::{Progress, Reply, Startup};
 use crate::{records as files, time};
 use shim::protocol::{ExitRecord, ExitStatus, FromShim, Response, StartedRecord, VERSION, records};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
+/// Of killing again what init left.
+const FIRST_PAUSE_MS: u64 = 1;
+const MAX_PAUSE_MS: u64 = 128;
+
 impl Supervisor {
+    /// The kernel ends a pid namespace with its PID 1, which is reaped last of all in it. A sandbox without it can have
+    /// no further containers: its supervisor ends too, when all is told.
+    pub(super) fn on_pod_init_exit(&mut self) {
+        if let PodInit::Running(pidfd) = &self.pod_init
+            && reap(pidfd).is_some()
+        {
+            self.unwatch(pidfd);
+            self.pod_init = PodInit::Ended;
+            self.containers.iter_mut().filter(|container| container.may_run()).for_each(Container::kill);
+        }
+    }
+
+    pub(super) fn go_on(&self) -> ControlFlow<()> {
+        match self.pod_init {
+            PodInit::Ended if !self.containers.iter().any(Container::may_run) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     pub(super) fn on_container_channel(&mut self, key: u32) {
         let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
         let Phase::Starting(startup) = &mut self.containers[at].phase else { return };
@@ -62,10 +87,28 @@ impl Supervisor {
             Phase::Starting(_) => self.start_failed(at, exit),
             Phase::Running(started) => {
                 let started = started.clone();
-                self.exited(at, started, exit);
+                let finished_at_ns = time::now_ns();
+                let ending = Ending { started, exit, finished_at_ns, pause_ms: FIRST_PAUSE_MS };
+                self.containers[at].phase = Phase::Ending(ending);
+                self.sweep(key);
             }
-            Phase::Exited(..) => {}
+            Phase::Ending(_) | Phase::Exited(..) => {}
         }
+    }
+
+    /// Kills what init left and tells the end once nothing is left: a process in uninterruptible sleep keeps the
+    /// container from having ended, for as long as it takes.
+    pub(super) fn sweep(&mut self, key: u32) {
+        let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
+        let left = self.containers[at].kill_rest();
+        let container = &mut self.containers[at];
+        let Phase::Ending(ending) = &mut container.phase else { return };
+        if left == 0 {
+            return self.exited(at);
+        }
+        container.deadline_ms = Some(time::boot_ms() + ending.pause_ms);
+        ending.pause_ms = (ending.pause_ms * 2).min(MAX_PAUSE_MS);
+        self.arm_timer();
     }
 
     fn start_failed(&mut self, at: usize, exit: ExitStatus) {
@@ -87,22 +130,17 @@ impl Supervisor {
     }
 
     /// The order matters: output, counters, record on disk, word to the engine.
-    fn exited(&mut self, at: usize, started: StartedRecord, exit: ExitStatus) {
-        let container = &mut self.containers[at];
-        container.deadline_ms = None;
-        container.kill_rest();
+    fn exited(&mut self, at: usize) {
+        self.containers[at].deadline_ms = None;
         for stream in 0..self.containers[at].output.len() {
             if self.containers[at].drain(stream, self.buffer, &mut self.batch) == Read::Ended {
                 self.close_output(at, stream);
             }
         }
         let container = &mut self.containers[at];
-        let record = ExitRecord {
-            version: VERSION,
-            exit,
-            oom_killed: container.was_oom_killed(exit),
-            finished_at_ns: time::now_ns(),
-        };
+        let Phase::Ending(Ending { started, exit, finished_at_ns, .. }) = &container.phase else { return };
+        let (started, exit, finished_at_ns) = (started.clone(), *exit, *finished_at_ns);
+        let record = ExitRecord { version: VERSION, exit, oom_killed: container.was_oom_killed(exit), finished_at_ns };
         // A full disk must not hide the end; the record stays in memory and is told to whoever lists.
         if let Ok(dir) = files::container_dir(&self.dir, &container.id) {
             files::write(&dir, records::EXIT, &record).ok();

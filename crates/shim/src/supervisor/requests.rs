@@ -1,16 +1,17 @@
 //! What the engine asks for.
 
 use super::{MAX_CONTAINERS, MAX_EXECS, Supervisor, Token};
-use crate::container::{Container, Exec, Output, Phase, PidNamespace, Stopping, known};
+use crate::container::{Container, Exec, Output, Phase, Stopping, known};
 use crate::failure::{Result, Step, not_found, refused};
-use crate::launch::{self, Launched};
+use crate::launch::{self, Birthplace, Launched};
 use crate::log::{LogFile, Stream};
+use crate::pod_init::{self, PodInit};
 use crate::startup::{Reply, Startup};
-use crate::{records, sys, time};
-use rustix::process::{Pid, Signal, kill_process_group};
-use shim::protocol::{ContainerSpec, FromShim, Process, Request, Response};
+use crate::{family, records, sys, time};
+use shim::protocol::{ContainerSpec, FromShim, PidNamespace, Process, Request, Response};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// A set-up that hangs, on a dead network mount say, is given up after this.
 const MAX_SETUP_MS: u64 = 60_000;
@@ -31,6 +32,9 @@ impl Supervisor {
             Request::List => Ok(Some(Response::Containers(self.containers.iter().map(Container::state).collect()))),
             Request::Shutdown => match self.refuse_while_running() {
                 Ok(()) => {
+                    if self.execs.is_empty() {
+                        self.pod_init.end();
+                    }
                     self.answer(reply, Response::Done, None);
                     return ControlFlow::Break(());
                 }
@@ -61,9 +65,9 @@ impl Supervisor {
         }
         let spec = records::read_spec(&dir, id)?;
         let log = spec.log.as_ref().map(LogFile::open).transpose()?;
-        let launched = launch::container(&spec, &dir)?;
+        let launched = launch::container(&spec, &dir, self.birthplace(&spec, &dir)?)?;
         let key = self.new_key();
-        let container = new_container(key, spec, launched, (log, reply));
+        let mut container = new_container(key, spec, launched, (log, reply));
         let watched = self.watch_container(&container).step(step);
         if watched.is_err() {
             container.kill();
@@ -72,6 +76,26 @@ impl Supervisor {
         self.arm_timer();
         // One that cannot be watched is killed, and nobody will learn of its end: better to say so than to wait.
         watched
+    }
+
+    /// The pod's PID 1 is made when the first container needs it.
+    fn birthplace(&mut self, spec: &ContainerSpec, dir: &Path) -> Result<Birthplace<'_>> {
+        match spec.pid_ns {
+            PidNamespace::Host => return Ok(Birthplace::Here),
+            PidNamespace::Own => return Ok(Birthplace::New),
+            PidNamespace::Pod => {}
+        }
+        if let PodInit::None = self.pod_init {
+            let pidfd = pod_init::start(spec, dir, self.buffer)?;
+            self.watch(pidfd.as_fd(), Token::PodInit).step(|| "watch the pod's PID 1".into())?;
+            self.pod_init = PodInit::Running(pidfd);
+        }
+        match &self.pod_init {
+            PodInit::Running(init) => Ok(Birthplace::Pod { init, own: &self.own_pid_namespace }),
+            PodInit::None | PodInit::Ended => {
+                Err(refused("enter the pod's pid namespace", "its PID 1 ended, and the pod's sandbox with it"))
+            }
+        }
     }
 
     fn watch_container(&self, container: &Container) -> rustix::io::Result<()> {
@@ -106,6 +130,7 @@ impl Supervisor {
         let target =
             launch::Target { init: &found.pidfd, cgroups: &found.cgroups, own_pid_namespace: &self.own_pid_namespace };
         let launched = launch::exec(process, &target, fds)?;
+        let cgroups = found.cgroups.clone();
         let key = self.new_key();
         let watched = self
             .watch(launched.pidfd.as_fd(), Token::ExecExit(key))
@@ -114,7 +139,7 @@ impl Supervisor {
             sys::signal_pidfd(&launched.pidfd, libc::SIGKILL).ok();
         }
         let startup = Some(Startup::new(launched.channel, reply));
-        self.execs.push(Exec { key, id, pid: launched.pid, pidfd: launched.pidfd, startup });
+        self.execs.push(Exec { key, id, pid: launched.pid, pidfd: launched.pidfd, cgroups, startup });
         watched.step(step)
     }
 
@@ -127,7 +152,8 @@ impl Supervisor {
             ));
         }
         match container.phase {
-            Phase::Exited(..) => return Ok(Response::Done),
+            // What is left of it is being killed.
+            Phase::Ending(_) | Phase::Exited(..) => return Ok(Response::Done),
             // Nothing of the container's runs yet that could end gracefully.
             Phase::Starting(_) => container.kill(),
             Phase::Running(_) if grace_ms == 0 => {
@@ -137,6 +163,9 @@ impl Supervisor {
             Phase::Running(_) => {
                 if container.stopping == Stopping::No {
                     container.stopping = Stopping::Signalled;
+                    if signal == libc::SIGKILL {
+                        container.kill();
+                    }
                     // ESRCH: it ended meanwhile, which its exit will tell.
                     sys::signal_pidfd(&container.pidfd, signal).ok();
                 }
@@ -148,15 +177,10 @@ impl Supervisor {
         Ok(Response::Done)
     }
 
-    /// The exec leads a session and a group of its own, and is not reaped while it is in the list, so that its number
-    /// names nobody else's group.
+    /// The exec is not reaped while it is in the list, so that its number names nobody else.
     fn kill_exec(&mut self, id: &str) -> Result<Response> {
         let exec = known(self.execs.iter().find(|exec| exec.id == id), "exec", id)?;
-        sys::signal_pidfd(&exec.pidfd, libc::SIGKILL).ok();
-        // Before its setsid(2) there is no such group; then it is alone and was killed above.
-        if let Some(group) = Pid::from_raw(exec.pid) {
-            kill_process_group(group, Signal::KILL).ok();
-        }
+        family::kill(exec.pid, &exec.pidfd, &exec.cgroups);
         Ok(Response::Done)
     }
 
@@ -182,7 +206,7 @@ impl Supervisor {
     }
 
     fn refuse_while_running(&self) -> Result<()> {
-        match self.containers.iter().find(|container| !matches!(container.phase, Phase::Exited(..))) {
+        match self.containers.iter().find(|container| container.may_run()) {
             Some(container) => Err(refused("end the shim", format!("the container {} runs", container.id))),
             None => Ok(()),
         }
@@ -204,7 +228,7 @@ fn new_container(
         phase: Phase::Starting(Startup::new(launched.channel, reply)),
         cgroups: spec.cgroups,
         memory_cgroup: spec.memory_cgroup,
-        pid_namespace: if spec.new_pid_ns { PidNamespace::Own } else { PidNamespace::Host },
+        pid_namespace: spec.pid_ns,
         output: [stdout.map(|fd| Output::new(fd, Stream::Stdout)), stderr.map(|fd| Output::new(fd, Stream::Stderr))],
         log,
         deadline_ms: Some(time::boot_ms() + MAX_SETUP_MS),

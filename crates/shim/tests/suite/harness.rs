@@ -10,7 +10,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, kill_process};
 use shim::protocol::{
     Capabilities, ContainerSpec, ExitRecord, ExitStatus, Failure, FromEngine, FromShim, Log, MAX_MESSAGE_BYTES,
-    Process, Request, Response, Root, StartedRecord, User, VERSION, records,
+    PidNamespace, Process, Request, Response, Root, StartedRecord, User, VERSION, records,
 };
 use std::collections::VecDeque;
 use std::fs;
@@ -105,7 +105,7 @@ impl Sandbox {
             net_ns: None,
             ipc_ns: None,
             uts_ns: None,
-            new_pid_ns: true,
+            pid_ns: PidNamespace::Own,
             cgroups: vec![],
             memory_cgroup: None,
             masked_paths: vec![],

@@ -4,7 +4,7 @@ use crate::harness::{DEFAULT_CAPABILITIES, Sandbox, sandbox};
 use cgroup::Limits;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
-use shim::protocol::{Capabilities, Device, ExitStatus, Mount, MountSource, Propagation, Rlimit, User};
+use shim::protocol::{Capabilities, Device, ExitStatus, Mount, MountSource, PidNamespace, Propagation, Rlimit, User};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -348,7 +348,7 @@ fn s_d08_the_shim_cannot_be_looked_into() {
     let Some(mut sandbox) = sandbox() else { return };
     // In the host's pid namespace the container sees the shim, and has no right to look at its descriptors.
     let mut spec = sandbox.spec("c", "");
-    spec.new_pid_ns = false;
+    spec.pid_ns = PidNamespace::Host;
     let pid = sandbox.shim_pid();
     let script =
         format!("cd /proc/{pid}; for f in exe cwd root fd/4 fd/5; do readlink $f; done; cat environ maps; true");

@@ -3,7 +3,9 @@
 use crate::harness::{Client, sandbox, wait_for_log};
 use cgroup::Limits;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use shim::protocol::{ExitRecord, ExitStatus, FailureKind, Request, Response, ShimRecord, VERSION, records};
+use shim::protocol::{
+    ExitRecord, ExitStatus, FailureKind, PidNamespace, Request, Response, ShimRecord, VERSION, records,
+};
 use std::fs;
 
 fn stop(container: &str, signal: i32, grace_ms: u64) -> Request {
@@ -47,7 +49,7 @@ fn a_signal_without_a_pid_namespace_is_reported_as_one() {
         let id = format!("s{signal}");
         let mut spec = sandbox.spec(&id, "");
         spec.process.args = vec!["sleep".into(), "600".into()];
-        spec.new_pid_ns = false;
+        spec.pid_ns = PidNamespace::Host;
         sandbox.limit(&mut spec, Limits::default());
         sandbox.start(&spec).unwrap();
         sandbox.client.ask(stop(&id, signal, 60_000));
@@ -102,7 +104,7 @@ fn f_b06_only_an_oom_kill_of_init_is_one_of_the_container() {
 fn f_e01_a_background_process_that_keeps_the_output_open_delays_nothing() {
     let Some(mut sandbox) = sandbox() else { return };
     let mut spec = sandbox.spec("c", "sleep 600 & echo $!");
-    spec.new_pid_ns = false;
+    spec.pid_ns = PidNamespace::Host;
     // Without a control group nobody kills the rest, so it holds the pipe.
     spec.cgroups = vec![];
     sandbox.start(&spec).unwrap();
