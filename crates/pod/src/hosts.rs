@@ -55,15 +55,31 @@ pub fn etc_hosts(pod: &Pod, facts: HostsFacts<'_>) -> String {
             None => writeln!(text, "{ip}\t{hostname}"),
         };
     }
+    push_aliases(&mut text, pod);
+    text
+}
+
+/// The managed `/etc/hosts` of a pod in the machine's network: the machine's own file, then the pod's aliases.
+pub fn etc_hosts_of_host_network(pod: &Pod, node_file: &str) -> String {
+    let mut text = format!("# Kubernetes-managed hosts file (host network).\n{node_file}");
+    // A last line without its end would swallow the first alias.
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    push_aliases(&mut text, pod);
+    text
+}
+
+fn push_aliases(text: &mut String, pod: &Pod) {
     let aliases = spec(pod).host_aliases.as_deref().unwrap_or_default();
     if !aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
     }
     for alias in aliases {
         let names = alias.hostnames.as_deref().unwrap_or_default();
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{}\t{}", alias.ip, names.join("\t"));
     }
-    text
 }
 
 #[cfg(test)]
@@ -102,5 +118,15 @@ mod tests {
         assert_eq!(etc_hosts(&pod("web", spec), facts), expected);
         let plain = etc_hosts(&pod("web", PodSpec::default()), HostsFacts { pod_ips: &ips[..1], cluster_domain: None });
         assert!(plain.ends_with("ip6-allrouters\n10.1.0.2\tweb\n"), "{plain}");
+    }
+
+    #[test]
+    fn hosts_file_of_the_machines_network() {
+        let aliases = Some(vec![HostAlias { ip: "1.2.3.4".into(), hostnames: Some(vec!["a".into()]) }]);
+        let pod = pod("web", PodSpec { host_network: Some(true), host_aliases: aliases, ..PodSpec::default() });
+        let expected = "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n10.0.0.1 node\n\
+            \n# Entries added by HostAliases.\n1.2.3.4\ta\n";
+        assert_eq!(etc_hosts_of_host_network(&pod, "127.0.0.1 localhost\n10.0.0.1 node\n"), expected);
+        assert_eq!(etc_hosts_of_host_network(&pod, "127.0.0.1 localhost\n10.0.0.1 node"), expected);
     }
 }

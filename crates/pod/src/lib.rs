@@ -12,10 +12,12 @@ pub mod image_name;
 pub mod manifest;
 pub mod names;
 pub mod paths;
+pub mod ports;
 pub mod qos;
 pub mod quantity;
 pub mod reasons;
 pub mod resources;
+pub mod signals;
 pub mod status;
 pub mod support;
 pub mod validate;
@@ -27,6 +29,6 @@ pub use accessors::{
     init_containers, is_sidecar, long_lived, name, namespace, restart_policy, spec, uid,
 };
 pub use field::FieldError;
-pub use hosts::{HostsFacts, etc_hosts, hostname};
+pub use hosts::{HostsFacts, etc_hosts, etc_hosts_of_host_network, hostname};
 pub use k8s_openapi::api::core::v1::Pod;
 pub use manifest::{Manifest, ManifestError, ParsedPod};

@@ -53,6 +53,11 @@ pub fn is_label_value(text: &str) -> bool {
     text.len() <= LABEL_MAX && (text.is_empty() || bounded_by_alphanumerics(text, |b| matches!(b, b'-' | b'_' | b'.')))
 }
 
+/// Name of an HTTP header.
+pub fn is_header(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
 /// Name of an environment variable.
 pub fn is_env(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')

@@ -1,6 +1,6 @@
 //! Control group figures of containers and pods.
 
-use crate::accessors::spec;
+use crate::accessors::{containers_in_order, init_containers, is_sidecar, spec};
 use crate::identity;
 use crate::qos::{self, Qos, limit, request};
 use crate::quantity::Amount;
@@ -61,38 +61,59 @@ pub fn container(container: &Container) -> Figures {
     }
 }
 
-/// The pod's group: the sum of its containers. A limit holds only if every container has one.
+/// What the pod as a whole needs at its peak. Sidecars stay, so they count beside the regular containers, and beside the
+/// init containers that come after them; an init container counts only while it runs, alone but for the sidecars before it.
+fn effective(pod: &Pod, of: impl Fn(&Container) -> Option<Amount>) -> Amount {
+    let of = |container: &Container| of(container).unwrap_or_default();
+    let (mut sidecars, mut peak) = (Amount::ZERO, Amount::ZERO);
+    for init in init_containers(pod) {
+        let beside = sidecars.saturating_add(of(init));
+        peak = peak.max(beside);
+        if is_sidecar(init) {
+            sidecars = beside;
+        }
+    }
+    let regular = spec(pod).containers.iter().map(of);
+    regular.fold(sidecars, Amount::saturating_add).max(peak)
+}
+
+/// What the pod requests of a resource at its peak; the limit stands in where a container has no request.
+fn effective_request(pod: &Pod, key: &str) -> Amount {
+    effective(pod, |container| request(container, key).or_else(|| limit(container, key)))
+}
+
+/// The pod's limit of a resource; none unless every container has one.
+fn effective_limit(pod: &Pod, key: &str) -> Option<Amount> {
+    let every = containers_in_order(pod).all(|container| limit(container, key).is_some());
+    (every && !spec(pod).containers.is_empty()).then(|| effective(pod, |container| limit(container, key)))
+}
+
+/// The pod's group: enough for all containers that ever run at once. A limit holds only if every container has one.
 pub fn pod(pod: &Pod) -> Figures {
-    let containers = &spec(pod).containers;
-    let sum = |of: &dyn Fn(&Container) -> Option<Amount>| {
-        containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add)
-    };
-    let all_limit = |key: &'static str| {
-        let every = !containers.is_empty() && containers.iter().all(|container| limit(container, key).is_some());
-        every.then(|| sum(&|container| limit(container, key)))
-    };
-    let cpu = sum(&|container| request(container, "cpu").or_else(|| limit(container, "cpu")));
     Figures {
         cpu_shares: match qos::class(pod) {
             Qos::BestEffort => MIN_SHARES,
-            Qos::Guaranteed | Qos::Burstable => cpu_shares(cpu.millis()),
+            Qos::Guaranteed | Qos::Burstable => cpu_shares(cpu_request_millis(pod)),
         },
-        cpu_quota_us: all_limit("cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
+        cpu_quota_us: effective_limit(pod, "cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
         cpu_period_us: CPU_PERIOD_US,
-        memory_limit_bytes: all_limit("memory").map(Amount::units),
+        memory_limit_bytes: effective_limit(pod, "memory").map(Amount::units),
     }
 }
 
-/// Milli-cores that all containers together request (limits where they request nothing): what a QoS group sums up.
+/// Milli-cores that the pod requests at its peak: what a QoS group sums up, and what the node must have left.
 pub fn cpu_request_millis(pod: &Pod) -> i64 {
-    let of = |container: &Container| request(container, "cpu").or_else(|| limit(container, "cpu"));
-    spec(pod).containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add).millis()
+    effective_request(pod, "cpu").millis()
 }
 
-/// Bytes of memory that all containers together request (limits where they request nothing).
+/// Bytes of memory that the pod requests at its peak.
 pub fn memory_request_bytes(pod: &Pod) -> i64 {
-    let of = |container: &Container| request(container, "memory").or_else(|| limit(container, "memory"));
-    spec(pod).containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add).units()
+    effective_request(pod, "memory").units()
+}
+
+/// Bytes of local disk that the pod requests at its peak.
+pub fn ephemeral_storage_request_bytes(pod: &Pod) -> i64 {
+    effective_request(pod, "ephemeral-storage").units()
 }
 
 /// How readily the kernel's OOM killer takes the container: −997 to 1000. Who requests more of the node's memory is taken later.
@@ -104,13 +125,21 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -
         Qos::Guaranteed => PROTECTED_SCORE,
         Qos::BestEffort => BEST_EFFORT_SCORE,
         Qos::Burstable => {
-            let wanted = request(container, "memory").or_else(|| limit(container, "memory")).unwrap_or_default();
+            let own = memory_request(container);
+            let least = spec(pod).containers.iter().map(memory_request).min().unwrap_or_default();
+            let is_sidecar = init_containers(pod).iter().any(|init| init.name == container.name && is_sidecar(init));
+            // A sidecar serves the regular containers, so it is not to be taken before any of them.
+            let wanted = if is_sidecar { own.max(least) } else { own };
             let share = i128::from(wanted.units()) * 1000 / i128::from(node_memory_bytes.max(1));
             // 1000 is for BestEffort and −997 for Guaranteed alone: a burstable container stays between, and above 2 so that
             // what runs for the pod itself is taken after it.
             i64::try_from(1000 - share).unwrap_or(i64::MIN).clamp(3, 999)
         }
     }
+}
+
+fn memory_request(container: &Container) -> Amount {
+    request(container, "memory").or_else(|| limit(container, "memory")).unwrap_or_default()
 }
 
 /// Static (not from an API server), or of critical priority.

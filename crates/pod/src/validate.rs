@@ -3,6 +3,10 @@
 
 mod containers;
 mod metadata;
+mod node;
+mod ports;
+mod probes;
+mod restart;
 mod spec;
 
 use crate::field::FieldError;
@@ -35,12 +39,25 @@ impl Errors {
         self.list.push(FieldError::new(path, format!("is required: {message}")));
     }
 
+    fn forbidden(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.list.push(FieldError::new(path, message));
+    }
+
     /// A name that is required and must keep a rule.
     fn name(&mut self, path: &str, name: &str, rule: (fn(&str) -> bool, &str)) {
         if name.is_empty() {
             self.missing(path, rule.1);
         } else if !rule.0(name) {
             self.invalid(path, name, rule.1);
+        }
+    }
+
+    /// One of a few words, which has to be there.
+    fn required_one_of(&mut self, path: &str, found: &str, allowed: &[&str]) {
+        if found.is_empty() {
+            self.missing(path, format!("one of {}", allowed.join(", ")));
+        } else {
+            self.one_of(path, Some(found), allowed);
         }
     }
 

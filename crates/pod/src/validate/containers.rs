@@ -1,14 +1,14 @@
 //! Containers: image, environment, ports, resources, mounts, privileges.
 
-use super::Errors;
 use super::spec::check_id;
-use crate::accessors::image;
+use super::{Errors, ports, probes, restart};
+use crate::accessors::{image, is_sidecar};
 use crate::env::{FIELD_PATHS, subscript};
 use crate::image_name;
-use crate::names::{self, ENV_RULE, LABEL_RULE, PORT_NAME_RULE};
+use crate::names::{self, ENV_RULE, LABEL_RULE};
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EnvVarSource, ResourceFieldSelector, SecurityContext, VolumeMount,
+    Capabilities, Container, EnvVarSource, PodSpec, ResourceFieldSelector, SecurityContext, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,35 +64,89 @@ const SYS_ADMIN: &str = "SYS_ADMIN";
 const CPU_DIVISORS: [&str; 2] = ["1m", "1"];
 const BYTE_DIVISORS: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
-pub(super) fn check(containers: &[Container], volumes: &BTreeSet<String>, errors: &mut Errors) {
-    if containers.is_empty() {
+/// What of the rest of the pod decides whether a container is right.
+pub(super) struct Scope<'a> {
+    pub spec: &'a PodSpec,
+    volumes: &'a BTreeSet<String>,
+    /// Names of all containers.
+    names: BTreeSet<&'a str>,
+}
+
+impl Scope<'_> {
+    /// The pod's grace period, as defaults left it.
+    pub(super) fn grace_seconds(&self) -> i64 {
+        self.spec.termination_grace_period_seconds.unwrap_or(0)
+    }
+}
+
+pub(super) fn check(spec: &PodSpec, volumes: &BTreeSet<String>, errors: &mut Errors) {
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    if spec.containers.is_empty() {
         errors.missing("spec.containers", "a pod needs at least one container");
     }
-    if containers.len() > CONTAINERS_MAX {
+    let count = init.len() + spec.containers.len();
+    if count > CONTAINERS_MAX {
         let message = format!("at most {CONTAINERS_MAX} are allowed in a pod");
-        return errors.invalid("spec.containers", format!("{} containers", containers.len()), message);
+        return errors.invalid("spec.containers", format!("{count} containers"), message);
     }
-    let all: BTreeSet<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+    let names = init.iter().chain(&spec.containers).map(|container| container.name.as_str()).collect();
+    let scope = Scope { spec, volumes, names };
     let mut seen = BTreeSet::new();
-    for (index, container) in containers.iter().enumerate() {
+    for (index, container) in init.iter().enumerate() {
+        let path = format!("spec.initContainers[{index}]");
+        check_name(&path, container, &mut seen, errors);
+        check_container(&path, container, &scope, errors);
+        match is_sidecar(container) {
+            true => probes::check(&path, container, &scope, errors),
+            false => probes::check_absent(&path, container, errors),
+        }
+        // Init containers run one after the other: each may have a port that others have too.
+        ports::check_host(&path, container, &mut BTreeSet::new(), errors);
+    }
+    let mut host_ports = BTreeSet::new();
+    for (index, container) in spec.containers.iter().enumerate() {
         let path = format!("spec.containers[{index}]");
-        errors.name(&format!("{path}.name"), &container.name, (names::is_label, LABEL_RULE));
-        if !container.name.is_empty() && !seen.insert(&container.name) {
-            errors.invalid(format!("{path}.name"), &container.name, "another container has this name: rename one");
-        }
-        check_image(&path, container, errors);
-        check_ports(&path, container, errors);
-        check_env(&path, container, &all, errors);
-        check_resources(&path, container, errors);
-        check_mounts(&path, container, volumes, errors);
-        if let Some(directory) = container.working_dir.as_deref().filter(|directory| !directory.is_empty())
-            && !directory.starts_with('/')
-        {
-            errors.invalid(format!("{path}.workingDir"), directory, "must be an absolute path");
-        }
-        if let Some(context) = &container.security_context {
-            check_security(&format!("{path}.securityContext"), context, errors);
-        }
+        check_name(&path, container, &mut seen, errors);
+        check_container(&path, container, &scope, errors);
+        probes::check(&path, container, &scope, errors);
+        ports::check_host(&path, container, &mut host_ports, errors);
+    }
+}
+
+fn check_name<'a>(path: &str, container: &'a Container, seen: &mut BTreeSet<&'a str>, errors: &mut Errors) {
+    errors.name(&format!("{path}.name"), &container.name, (names::is_label, LABEL_RULE));
+    if !container.name.is_empty() && !seen.insert(&container.name) {
+        errors.invalid(format!("{path}.name"), &container.name, "another container has this name: rename one");
+    }
+}
+
+/// What holds for a container of whatever kind.
+fn check_container(path: &str, container: &Container, scope: &Scope<'_>, errors: &mut Errors) {
+    check_image(path, container, errors);
+    ports::check(path, container, scope, errors);
+    check_env(path, container, &scope.names, errors);
+    check_resources(path, container, errors);
+    check_mounts(path, container, scope.volumes, errors);
+    check_termination_message(path, container, errors);
+    restart::check(path, container, errors);
+    if let Some(directory) = container.working_dir.as_deref().filter(|directory| !directory.is_empty())
+        && !directory.starts_with('/')
+    {
+        errors.invalid(format!("{path}.workingDir"), directory, "must be an absolute path");
+    }
+    if let Some(context) = &container.security_context {
+        check_security(&format!("{path}.securityContext"), context, errors);
+    }
+}
+
+fn check_termination_message(path: &str, container: &Container, errors: &mut Errors) {
+    let policy = container.termination_message_policy.as_deref();
+    errors.one_of(&format!("{path}.terminationMessagePolicy"), policy, &["File", "FallbackToLogsOnError"]);
+    let Some(file) = container.termination_message_path.as_deref().filter(|file| !file.is_empty()) else { return };
+    let parts = Path::new(file).components();
+    if !file.starts_with('/') || parts.clone().any(|part| part == Component::ParentDir) || parts.count() == 1 {
+        let message = "must be the absolute path of a file, without '..'";
+        errors.invalid(format!("{path}.terminationMessagePath"), file, message);
     }
 }
 
@@ -105,23 +159,6 @@ fn check_image(path: &str, container: &Container, errors: &mut Errors) {
     }
     let policies = ["Always", "IfNotPresent", "Never"];
     errors.one_of(&format!("{path}.imagePullPolicy"), container.image_pull_policy.as_deref(), &policies);
-}
-
-fn check_ports(path: &str, container: &Container, errors: &mut Errors) {
-    let mut names_seen = BTreeSet::new();
-    for (index, port) in container.ports.iter().flatten().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        if !(1..=65_535).contains(&port.container_port) {
-            errors.invalid(format!("{path}.containerPort"), port.container_port, "must be 1 to 65535");
-        }
-        if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-            errors.name(&format!("{path}.name"), name, (names::is_port_name, PORT_NAME_RULE));
-            if !names_seen.insert(name) {
-                errors.invalid(format!("{path}.name"), name, "another port of the container has this name: rename one");
-            }
-        }
-        errors.one_of(&format!("{path}.protocol"), port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]);
-    }
 }
 
 fn check_env(path: &str, container: &Container, all: &BTreeSet<&str>, errors: &mut Errors) {

@@ -1,6 +1,6 @@
 //! The pod as a whole: volumes, names and name resolution, policies, users.
 
-use super::{Errors, containers};
+use super::{Errors, containers, node};
 use crate::names::{self, LABEL_RULE, SUBDOMAIN_RULE};
 use crate::quantity::Amount;
 use core::net::IpAddr;
@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 /// Largest grace period: more would not fit the milliseconds that are counted with elsewhere, seconds.
-const GRACE_PERIOD_MAX_SECONDS: i64 = i32::MAX as i64;
+pub(super) const GRACE_PERIOD_MAX_SECONDS: i64 = i32::MAX as i64;
+const ACTIVE_DEADLINE_MAX_SECONDS: i64 = i32::MAX as i64;
 /// Largest user or group id.
 const ID_MAX: i64 = i32::MAX as i64;
 /// NGROUPS_MAX of the kernel.
@@ -22,13 +23,24 @@ const HOST_PATH_TYPES: [&str; 7] =
 
 pub(super) fn check(spec: &PodSpec, errors: &mut Errors) {
     let volumes = check_volumes(spec.volumes.as_deref().unwrap_or_default(), errors);
-    containers::check(&spec.containers, &volumes, errors);
+    containers::check(spec, &volumes, errors);
+    node::check(spec, errors);
     errors.one_of("spec.restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]);
     if let Some(seconds) = spec.termination_grace_period_seconds
         && !(0..=GRACE_PERIOD_MAX_SECONDS).contains(&seconds)
     {
         let message = format!("must be 0 to {GRACE_PERIOD_MAX_SECONDS} seconds");
         errors.invalid("spec.terminationGracePeriodSeconds", seconds, message);
+    }
+    if let Some(seconds) = spec.active_deadline_seconds
+        && !(1..=ACTIVE_DEADLINE_MAX_SECONDS).contains(&seconds)
+    {
+        let message = format!("must be 1 to {ACTIVE_DEADLINE_MAX_SECONDS} seconds");
+        errors.invalid("spec.activeDeadlineSeconds", seconds, message);
+    }
+    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
+        let message = "shareProcessNamespace and hostPID cannot both be true: leave one out";
+        errors.invalid("spec.shareProcessNamespace", true, message);
     }
     for (path, name) in [("spec.hostname", &spec.hostname), ("spec.subdomain", &spec.subdomain)] {
         if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
