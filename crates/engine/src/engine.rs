@@ -78,7 +78,8 @@ async fn repair(core: Weak<Core>) {
     loop {
         tokio::time::sleep(REPAIR).await;
         let Some(core) = core.upgrade() else { return };
-        let connected = |sandbox: &Arc<Sandbox>| sandbox.phase() < Phase::Stopped;
+        // One on the machine's network needs no bridge.
+        let connected = |sandbox: &Arc<Sandbox>| sandbox.phase() < Phase::Stopped && sandbox.state().address.is_some();
         let ids: Vec<String> = core.sandboxes().iter().filter(|s| connected(s)).map(|s| s.id.clone()).collect();
         if ids.is_empty() {
             continue;

@@ -20,7 +20,7 @@ use crate::Cidr;
 use crate::state::lock;
 use addresses::Addresses;
 use links::Links;
-pub(crate) use namespace::{Pins, Plan};
+pub(crate) use namespace::{Connection, Pins, Plan};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Beginning of the names of the hosts' ends of the pods' links.
@@ -76,7 +76,8 @@ impl Network {
         let (done, result) = oneshot::channel();
         let network = Arc::clone(self);
         let work = move || {
-            let _ = done.send(network.ensure_bridge().and_then(|bridge| namespace::set_up(&plan, bridge)));
+            let bridge = plan.connection.as_ref().map(|_| network.ensure_bridge()).transpose();
+            let _ = done.send(bridge.and_then(|bridge| namespace::set_up(&plan, bridge)));
         };
         let thread = std::thread::Builder::new().name("sandbox-net".into());
         thread.spawn(work).map_err(step("start", "a thread for the namespaces"))?;

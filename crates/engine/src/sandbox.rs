@@ -1,6 +1,6 @@
 //! A sandbox's life: run, stop, remove. Each caller holds the sandbox's turn.
 
-use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +13,18 @@ use crate::delete;
 use crate::error::{internal, on_pool};
 use crate::files;
 use crate::ids;
-use crate::network::{self, Pins, Plan};
+use crate::network::{self, Connection, Pins, Plan};
 use crate::record::{self, Phase, SandboxRecord};
 use crate::recover::CGROUP_FILE;
 use crate::shim_link::{ShimError, ShimLink};
 use crate::shim_process;
-use crate::spec::{self, Refused};
+use crate::spec::{self, Refused, Scope};
 use crate::state::{Core, Sandbox, now_ns};
 
 /// A shim answers within microseconds; one that takes this long on a loaded machine is stuck.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+/// The names that a pod on the machine's network knows.
+const MACHINE_HOSTS: &str = "/etc/hosts";
 /// sethostname(2) takes 64 bytes.
 const MAX_HOSTNAME_BYTES: usize = 64;
 
@@ -97,12 +99,14 @@ impl Core {
     }
 
     async fn make_all(self: &Arc<Self>, sandbox: &Arc<Sandbox>, resolv_conf: String) -> Result<(), Error> {
-        let Some(address) = self.network.allocate() else {
-            let cidr = self.network.cidr();
-            return Err(Error::resource_exhausted(format!("no free address: pods have all of {cidr}")));
-        };
-        sandbox.state().address = Some(address);
-        let making = self.plan(sandbox, address, resolv_conf);
+        if sandbox.shares().network == Scope::Pod {
+            let Some(address) = self.network.allocate() else {
+                let cidr = self.network.cidr();
+                return Err(Error::resource_exhausted(format!("no free address: pods have all of {cidr}")));
+            };
+            sandbox.state().address = Some(address);
+        }
+        let making = self.plan(sandbox, resolv_conf);
         let _permit = self.setups.acquire().await.map_err(internal("wait to set up a sandbox"))?;
         let (files, plan) = ((making.resolv_conf, making.hosts), making.plan);
         let prepared = Arc::clone(sandbox);
@@ -115,18 +119,23 @@ impl Core {
         sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"))
     }
 
-    fn plan(&self, sandbox: &Sandbox, address: Ipv4Addr, resolv_conf: String) -> Making {
-        let hostname = sandbox.hostname().to_owned();
+    fn plan(&self, sandbox: &Sandbox, resolv_conf: String) -> Making {
+        let hostname = sandbox.hostname();
+        let address = sandbox.state().address;
+        let hosts = match address {
+            Some(address) => files::hosts(address, &hostname),
+            None => files::machine_hosts(Path::new(MACHINE_HOSTS)),
+        };
+        let connection = address.map(|address| Connection {
+            hostname,
+            link: network::link_name(&sandbox.id),
+            address,
+            cidr: self.network.cidr(),
+        });
         Making {
             resolv_conf,
-            hosts: files::hosts(address, &hostname),
-            plan: Plan {
-                pins: Pins::new(&sandbox.dir),
-                hostname,
-                link: network::link_name(&sandbox.id),
-                address,
-                cidr: self.network.cidr(),
-            },
+            hosts,
+            plan: Plan { pins: Pins::new(&sandbox.dir), connection, ipc: sandbox.shares().ipc },
         }
     }
 
@@ -225,6 +234,8 @@ impl Core {
                 Ok(_) => shim_process::end(&of.dir, child),
                 Err(_) => shim_process::kill(&of.dir, child),
             }
+            // A pod's PID 1 is in it too, and may be a moment behind the shim.
+            core.shim_group(&of).kill().map_err(internal("kill the sandbox's shim"))?;
             core.shim_group(&of).remove().map_err(internal("remove the shim's control group"))
         })
         .await?
@@ -293,7 +304,13 @@ impl Core {
             state.child.take()
         };
         let of = Arc::clone(sandbox);
-        on_pool(move || shim_process::kill(&of.dir, child)).await?;
+        let core = Arc::clone(self);
+        on_pool(move || {
+            shim_process::kill(&of.dir, child);
+            // A pod's PID 1 dies with the shim; this waits for it.
+            core.shim_group(&of).kill().map_err(internal("kill the sandbox's shim"))
+        })
+        .await??;
         self.kill_without_shim(sandbox).await?;
         if sandbox.phase() < Phase::NotReady {
             info!(sandbox = %sandbox.id, "the shim is gone: the sandbox is not ready any more");
@@ -321,7 +338,9 @@ fn check(config: &v1::PodSandboxConfig) -> Result<(), Refused> {
         let fault = format!("{hostname:?}: expected at most {MAX_HOSTNAME_BYTES} bytes without blanks");
         return Err(Refused::new("hostname", fault));
     }
-    if config.port_mappings.iter().any(|port| port.host_port != 0) {
+    let shares = spec::shares(config)?;
+    // On the machine's network a container listens on the port itself.
+    if shares.network == Scope::Pod && config.port_mappings.iter().any(|port| port.host_port != 0) {
         return Err(Refused::new("port_mappings.host_port", "not supported yet by the embedded engine"));
     }
     let Some(linux) = &config.linux else { return Ok(()) };
@@ -332,8 +351,7 @@ fn check(config: &v1::PodSandboxConfig) -> Result<(), Refused> {
         return Err(Refused::new("cgroup_parent", format!("{:?}: expected a path without '..'", linux.cgroup_parent)));
     }
     let Some(security) = &linux.security_context else { return Ok(()) };
-    spec::refuse_profile("seccomp", security.seccomp.as_ref())?;
-    spec::refuse_namespaces(security.namespace_options.as_ref())
+    spec::refuse_profile("seccomp", security.seccomp.as_ref())
 }
 
 /// The sandbox's directory with its record, before anything else of it exists.
@@ -343,7 +361,7 @@ fn prepare(sandbox: &Sandbox, (resolv_conf, hosts): &(String, String)) -> Result
     for name in ["ns", "shm", records::CONTAINERS] {
         files::private_dirs(&sandbox.dir.join(name))?;
     }
-    let hostname = format!("{}\n", sandbox.hostname());
+    let hostname = sandbox.hostname() + "\n";
     let files =
         [("hostname", &hostname), ("resolv.conf", resolv_conf), ("hosts", hosts), (CGROUP_FILE, &sandbox.cgroup)];
     for (name, text) in files {
@@ -363,12 +381,17 @@ mod tests {
         assert_eq!(check(&good), Ok(()));
         let linux = |linux| v1::PodSandboxConfig { linux: Some(linux), ..good.clone() };
         let options = v1::NamespaceOption {
-            network: v1::NamespaceMode::Node.into(),
+            network: v1::NamespaceMode::Target.into(),
             pid: v1::NamespaceMode::Container.into(),
             ..Default::default()
         };
-        let security = v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+        let shared = v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..options.clone() };
+        let security =
+            |options| v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
         let port = v1::PortMapping { host_port: 80, ..Default::default() };
+        let on_machine = v1::LinuxPodSandboxConfig { security_context: Some(security(shared)), ..Default::default() };
+        let on_machine = v1::PodSandboxConfig { port_mappings: vec![port.clone()], ..linux(on_machine) };
+        assert_eq!(check(&on_machine), Ok(()));
         let default = v1::LinuxPodSandboxConfig::default;
         for (config, field) in [
             (v1::PodSandboxConfig::default(), "metadata"),
@@ -378,7 +401,7 @@ mod tests {
             (linux(v1::LinuxPodSandboxConfig { cgroup_parent: "/a/../b".into(), ..default() }), "cgroup_parent"),
             (linux(v1::LinuxPodSandboxConfig { sysctls: [("a".into(), "b".into())].into(), ..default() }), "sysctls"),
             (
-                linux(v1::LinuxPodSandboxConfig { security_context: Some(security), ..default() }),
+                linux(v1::LinuxPodSandboxConfig { security_context: Some(security(options)), ..default() }),
                 "namespace_options.network",
             ),
         ] {
