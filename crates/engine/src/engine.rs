@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::{Error, ExecSession, Runtime, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
@@ -212,7 +212,9 @@ impl Runtime for Engine {
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
         let core = Arc::clone(&self.core);
-        whole(async move { core.exec_sync(request).await }).await
+        // Dropped with this future, which tells the task that nobody waits.
+        let (_waiting, caller) = oneshot::channel();
+        whole(async move { core.exec_sync(request, caller).await }).await
     }
 
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
