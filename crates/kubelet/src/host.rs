@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use cri::{Runtime, v1};
 use image::{ImportOptions, Store};
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use server::logs::LogSource;
 use server::{
-    ContainerRef, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest, ImportedImage,
-    LogRequest, ManifestStatus,
+    ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest,
+    ImportedImage, LogRequest, ManifestStatus,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,6 +86,10 @@ impl server::Host for Host {
                 Err(_) => Err(format!("the loop has not answered for {ALIVE_TIMEOUT:?}")),
             },
         }
+    }
+
+    async fn events(&self, _: EventFilter) -> List<Event> {
+        List::default()
     }
 
     async fn manifests(&self) -> Vec<ManifestStatus> {
