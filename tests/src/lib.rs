@@ -4,9 +4,12 @@ pub mod census;
 pub mod http;
 pub mod machine;
 pub mod manifests;
+pub mod power;
+pub mod story;
 
 pub use census::Census;
 pub use machine::{Machine, Options};
+pub use story::{Part, Play, Story, Term, Then};
 
 use std::time::{Duration, Instant};
 
