@@ -9,6 +9,25 @@ use crate::backoff::RETRY;
 use crate::{Millis, Now, ObservedContainer, ObservedPod, ObservedSandbox, ObservedState, UNSTAMPED};
 use pod::reasons;
 
+/// What follows the end of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sequel {
+    /// Rules and policy decide by the exit code.
+    ByPolicy,
+    /// A probe or a hook condemned it: a failure, whatever code it ended with.
+    AsFailure,
+    /// It was stopped to be replaced: its exit code says nothing about the workload.
+    AtOnce,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreStop {
+    Due,
+    Asked,
+    /// It ended, or there is no time for it any more.
+    Over,
+}
+
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) seen: ObservedContainer,
@@ -20,8 +39,10 @@ pub(crate) struct Container {
     pub(crate) exited_ms: Millis,
     /// When it is to be killed at the latest, once it is being stopped.
     pub(crate) kill_at_ms: Option<Millis>,
-    /// It was stopped to be replaced: its exit code says nothing about the workload.
-    pub(crate) replace: bool,
+    /// What its end leads to.
+    pub(crate) sequel: Sequel,
+    /// How far the hook before its stop got.
+    pub(crate) pre_stop: PreStop,
     /// Of stopping and removing it.
     pub(crate) retry: Retry,
 }
@@ -34,7 +55,8 @@ impl Container {
             gone: false,
             exited_ms: now.mono_ms,
             kill_at_ms: None,
-            replace: false,
+            sequel: Sequel::ByPolicy,
+            pre_stop: PreStop::Due,
             retry: Retry::new(RETRY),
         }
     }
@@ -121,10 +143,19 @@ impl Sandbox {
         Sandbox { seen, known_ms: now.mono_ms, gone: false, stopped: false, retry: Retry::new(RETRY) }
     }
 
-    /// Containers may be started in it.
-    pub(crate) fn serves(&self) -> bool {
-        !self.gone && !self.stopped && self.seen.ready && !self.seen.ips.is_empty()
+    /// Containers may be started in it. One in the machine's network has no address of its own.
+    fn serves(&self, network: Network) -> bool {
+        let reachable = network == Network::Host || !self.seen.ips.is_empty();
+        !self.gone && !self.stopped && self.seen.ready && reachable
     }
+}
+
+/// Whose network a pod's sandbox lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Network {
+    #[default]
+    Own,
+    Host,
 }
 
 #[derive(Debug, Default)]
@@ -135,11 +166,16 @@ pub(crate) struct Record {
     pub(crate) stamp_ms: Option<Millis>,
     /// A pushed event hinted at something that only an answer can settle.
     pub(crate) hint_ms: Option<Millis>,
+    pub(crate) network: Network,
     /// The highest sandbox attempt ever known.
     top_attempt: Option<u32>,
 }
 
 impl Record {
+    pub(crate) fn new(network: Network) -> Record {
+        Record { network, ..Record::default() }
+    }
+
     pub(crate) fn observe(&mut self, stamp_ms: Millis, pod: ObservedPod, now: Now) {
         for seen in pod.sandboxes {
             self.merge_sandbox(seen, stamp_ms, now);
@@ -168,6 +204,7 @@ impl Record {
 
     fn merge_sandbox(&mut self, seen: ObservedSandbox, stamp_ms: Millis, now: Now) {
         self.top_attempt = self.top_attempt.max(Some(seen.attempt));
+        let network = self.network;
         let Some(known) = self.sandboxes.iter_mut().find(|known| known.seen.id == seen.id) else {
             self.sandboxes.push(Sandbox::new(seen, now));
             return;
@@ -177,11 +214,11 @@ impl Record {
             known.seen = seen;
         } else if known.gone {
             return;
-        } else if seen.ready && !seen.ips.is_empty() {
+        } else if seen.ready && (network == Network::Host || !seen.ips.is_empty()) {
             if known.seen.ready && known.seen.ips.is_empty() {
                 known.seen.ips = seen.ips;
             }
-        } else if known.serves() {
+        } else if known.serves(network) {
             // An event from while it was being made, or news of its death: only an answer can tell.
             self.hint_ms = Some(now.mono_ms);
         }
@@ -249,6 +286,11 @@ impl Record {
         self.sandboxes.iter_mut().find(|known| known.seen.id == id)
     }
 
+    /// A container that another kubelet knew of; the first answer shows what became of it.
+    pub(crate) fn recall(&mut self, seen: ObservedContainer, now: Now) {
+        self.containers.push(Container { known_ms: 0, ..Container::new(seen, now) });
+    }
+
     /// The newest attempt under a name, remembered ones included.
     pub(crate) fn newest(&self, name: &str) -> Option<&Container> {
         self.containers.iter().filter(|known| known.seen.name == name).max_by_key(|known| known.rank())
@@ -272,7 +314,11 @@ impl Record {
 
     /// The sandbox in which the pod lives: the newest one, if it serves.
     pub(crate) fn home(&self) -> Option<&Sandbox> {
-        self.sandboxes.iter().filter(|known| !known.gone).max_by_key(|known| known.seen.attempt).filter(|s| s.serves())
+        self.sandboxes
+            .iter()
+            .filter(|known| !known.gone)
+            .max_by_key(|known| known.seen.attempt)
+            .filter(|s| s.serves(self.network))
     }
 
     pub(crate) fn next_sandbox_attempt(&self) -> u32 {

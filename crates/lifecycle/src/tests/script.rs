@@ -145,7 +145,11 @@ impl Script {
             let mut actions = Vec::new();
             self.machine.handle(now(at), input, &mut actions);
             let expected: Vec<&str> = expected.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-            assert_eq!(self.note(actions), expected, "in: {line}");
+            let mut found = self.note(actions);
+            if !expected.iter().any(|word| word.starts_with("tell ")) {
+                found.retain(|word| !word.starts_with("tell "));
+            }
+            assert_eq!(found, expected, "in: {line}");
         }
         self
     }
