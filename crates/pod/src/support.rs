@@ -65,6 +65,10 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.priority", Any),
     ("spec.priorityClassName", Any),
     ("spec.resourceClaims", Never("static pods may not reference resourceclaims")),
+    ("spec.resources.limits.cpu", Any),
+    ("spec.resources.limits.memory", Any),
+    ("spec.resources.requests.cpu", Any),
+    ("spec.resources.requests.memory", Any),
     ("spec.restartPolicy", Any),
     ("spec.schedulerName", Any), // ignored
     ("spec.serviceAccount", Never("static pods may not reference serviceaccounts")),

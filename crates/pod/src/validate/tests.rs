@@ -218,6 +218,36 @@ fn resource_table() {
 }
 
 #[test]
+fn the_pods_own_resources_hold_its_containers() {
+    let pod = |own: Value, container: Value| {
+        told(|pod| {
+            pod["spec"]["resources"] = own;
+            pod["spec"]["containers"][0]["resources"] = container;
+        })
+    };
+    let container = json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1500m", "memory": "1Gi"}});
+    accepted(pod(json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "2", "memory": "1Gi"}}), container.clone()));
+    accepted(pod(json!({"limits": {"cpu": "2"}}), json!({})));
+    refused(
+        pod(json!({"requests": {"cpu": "499m"}}), container.clone()),
+        "spec.resources.requests.cpu: found \"499m\": must be at least what the containers request together, 500m",
+    );
+    refused(
+        pod(json!({"limits": {"memory": "1Mi"}}), container.clone()),
+        "spec.resources.limits.memory: found \"1Mi\": must be at least the memory limit of container c, 1Gi",
+    );
+    refused(
+        pod(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}), json!({})),
+        "spec.resources.requests.cpu: found \"2\": must be less than or equal to the cpu limit of 1",
+    );
+    refused(
+        pod(json!({"limits": {"cpu": "x"}}), json!({})),
+        "spec.resources.limits.cpu: found \"x\": is not a quantity",
+    );
+    refused(pod(json!({"limits": {"ephemeral-storage": "1Gi"}}), json!({})), "ephemeral-storage: not supported yet");
+}
+
+#[test]
 fn mount_table() {
     let mounts = |list: Value| container("volumeMounts", list);
     refused(
@@ -271,7 +301,7 @@ fn what_comes_later_is_refused_by_name() {
         ("hostnameOverride", json!("x")),
         ("overhead", json!({"cpu": "1"})),
         ("readinessGates", json!([{"conditionType": "x"}])),
-        ("resources", json!({"limits": {"cpu": "1"}})),
+        ("resources", json!({"limits": {"hugepages-2Mi": "2Mi"}})),
         ("runtimeClassName", json!("x")),
         ("schedulingGates", json!([{"name": "x"}])),
         ("setHostnameAsFQDN", json!(true)),
