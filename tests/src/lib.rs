@@ -1,6 +1,7 @@
 //! What the end-to-end suites share: a kubelet of their own on this machine, and the census after it.
 
 pub mod census;
+pub mod dice;
 pub mod http;
 pub mod machine;
 pub mod manifests;
