@@ -498,13 +498,19 @@ proptest! {
 
     #[test]
     fn parse_never_panics_on_a_damaged_manifest(at in 0_usize..3000, with in "\\PC{0,3}|[\\[\\]{}:&*!|>'\"%@`\n\t -]{0,3}", cut in 0_usize..20) {
-        let text = include_str!("data/everything.yaml");
+        let text = [include_str!("data/everything.yaml"), include_str!("data/life.yaml")][at % 2];
         let floor = |mut i: usize| { i = i.min(text.len()); while !text.is_char_boundary(i) { i -= 1 } i };
         let (from, to) = (floor(at), floor(at + cut));
         let manifest = parse(&format!("{}{with}{}", &text[..from], &text[to..]));
         for error in &manifest.errors {
             let raw = error.to_string().contains(char::is_control);
             prop_assert!(!raw);
+        }
+        for container in manifest.pods.iter().flat_map(|parsed| pod::containers_in_order(&parsed.pod)) {
+            let gets = container.liveness_probe.iter().filter_map(|probe| probe.http_get.as_ref());
+            for get in gets {
+                prop_assert!(pod::ports::resolve(container, &get.port).is_ok());
+            }
         }
     }
 
