@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pod::quantity::Amount;
+use pod::reasons;
 
 const CPU: &str = "cpu";
 const MEMORY: &str = "memory";
@@ -36,7 +37,7 @@ pub struct HostPort {
 }
 
 /// What the machine has to give.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Offer {
     pub node_name: String,
     pub cpu_millis: i64,
@@ -52,7 +53,7 @@ pub struct Offer {
 /// Why a pod cannot run here: what its status says, but for the words "Pod was rejected: " before the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    pub reason: String,
+    pub reason: &'static str,
     pub message: String,
 }
 
@@ -87,13 +88,13 @@ fn system(pod: &Pod, offer: &Offer) -> Result<(), Rejection> {
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
     if label.is_some_and(|os| *os != offer.os) {
         return Err(Rejection {
-            reason: "PodOSSelectorNodeLabelDoesNotMatch".to_owned(),
+            reason: "PodOSSelectorNodeLabelDoesNotMatch",
             message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned(),
         });
     }
     if pod::spec(pod).os.as_ref().is_some_and(|os| os.name != offer.os) {
         return Err(Rejection {
-            reason: pod::reasons::POD_OS_NOT_SUPPORTED.to_owned(),
+            reason: reasons::POD_OS_NOT_SUPPORTED,
             message: "Failed to admit pod as the OS field doesn't match node OS".to_owned(),
         });
     }
@@ -103,19 +104,26 @@ fn system(pod: &Pod, offer: &Offer) -> Result<(), Rejection> {
 /// What there is a limited amount of.
 fn room(demand: &Demand, others: &[Demand], offer: &Offer) -> Result<(), Rejection> {
     let pods = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    fits(PODS, (1, pods, i64::from(offer.pods)))?;
+    fits((PODS, reasons::OUT_OF_PODS), (1, pods, i64::from(offer.pods)))?;
     let used = |of: &dyn Fn(&Demand) -> i64| others.iter().map(of).fold(0, i64::saturating_add);
-    fits(CPU, (demand.cpu_millis, used(&|other| other.cpu_millis), offer.cpu_millis))?;
-    fits(MEMORY, (demand.memory_bytes, used(&|other| other.memory_bytes), offer.memory_bytes))?;
-    fits(EPHEMERAL_STORAGE, (demand.ephemeral_bytes, used(&|other| other.ephemeral_bytes), offer.ephemeral_bytes))
+    fits((CPU, reasons::OUT_OF_CPU), (demand.cpu_millis, used(&|other| other.cpu_millis), offer.cpu_millis))?;
+    fits(
+        (MEMORY, reasons::OUT_OF_MEMORY),
+        (demand.memory_bytes, used(&|other| other.memory_bytes), offer.memory_bytes),
+    )?;
+    let used = used(&|other| other.ephemeral_bytes);
+    fits((EPHEMERAL_STORAGE, reasons::OUT_OF_EPHEMERAL_STORAGE), (demand.ephemeral_bytes, used, offer.ephemeral_bytes))
 }
 
-fn fits(resource: &str, (requested, used, capacity): (i64, i64, i64)) -> Result<(), Rejection> {
+fn fits(
+    (resource, reason): (&str, &'static str),
+    (requested, used, capacity): (i64, i64, i64),
+) -> Result<(), Rejection> {
     if requested <= 0 || requested <= capacity.saturating_sub(used) {
         return Ok(());
     }
     Err(Rejection {
-        reason: format!("OutOf{resource}"),
+        reason,
         message: format!(
             "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
         ),
@@ -134,8 +142,8 @@ fn place(pod: &Pod, (demand, others): (&Demand, &[Demand]), offer: &Offer) -> Re
     Ok(())
 }
 
-fn refused(reason: &str, message: &str) -> Rejection {
-    Rejection { reason: reason.to_owned(), message: format!("Predicate {reason} failed: {message}") }
+fn refused(reason: &'static str, message: &str) -> Rejection {
+    Rejection { reason, message: format!("Predicate {reason} failed: {message}") }
 }
 
 impl HostPort {

@@ -14,7 +14,7 @@ use pod::env::{Allocatable, EnvFacts};
 use pod::{HostsFacts, paths, reasons, resources};
 use rustix::fs::OFlags;
 
-use super::{Job, World, failed, image, retry, sandbox, security, wanted};
+use super::{Job, Performed, World, failed, image, retry, sandbox, security, wanted};
 use crate::plan;
 use crate::volumes;
 
@@ -30,7 +30,11 @@ pub(super) struct Start {
     pub(super) image_ref: String,
 }
 
-pub(super) async fn start(world: Arc<World>, job: Job, start: Start) -> Outcome {
+pub(super) async fn start(world: Arc<World>, job: Job, start: Start) -> Performed {
+    Performed::new(run(world, job, start).await)
+}
+
+async fn run(world: Arc<World>, job: Job, start: Start) -> Outcome {
     let pod = match wanted(&job) {
         Ok(pod) => pod,
         Err(outcome) => return outcome,
@@ -154,7 +158,7 @@ fn annotations(pod: &Pod, container: &Container, attempt: u32) -> keys::Map {
 }
 
 fn linux_resources(world: &World, pod: &Pod, container: &Container) -> v1::LinuxContainerResources {
-    let figures = resources::container(container);
+    let figures = resources::container(pod, container);
     let memory = i64::try_from(world.config.node_memory_bytes).unwrap_or(i64::MAX);
     v1::LinuxContainerResources {
         cpu_period: i64::try_from(figures.cpu_period_us).unwrap_or(0),

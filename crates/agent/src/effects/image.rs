@@ -4,9 +4,13 @@ use cri::{Code, v1};
 use lifecycle::{Done, Outcome, PullPolicy};
 use pod::reasons;
 
-use super::{Job, World, retry, sandbox, wanted};
+use super::{Job, Performed, World, retry, sandbox, wanted};
 
-pub(super) async fn ensure(world: &World, job: &Job, container: &str) -> Outcome {
+pub(super) async fn ensure(world: &World, job: &Job, container: &str) -> Performed {
+    Performed::new(make_present(world, job, container).await)
+}
+
+async fn make_present(world: &World, job: &Job, container: &str) -> Outcome {
     let pod = match wanted(job) {
         Ok(pod) => pod,
         Err(outcome) => return outcome,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use lifecycle::{Done, Outcome};
 use pod::{paths, reasons};
 
-use super::{Job, World, failed, retry, security, wanted};
+use super::{Job, Performed, World, failed, retry, security, wanted};
 use crate::DnsConfig;
 use crate::observe;
 
@@ -18,7 +18,11 @@ const SEARCHES_MAX: usize = 32;
 /// A resolver file is not longer.
 const RESOLV_CONF_MAX_BYTES: usize = 64 << 10;
 
-pub(super) async fn run(world: &World, job: &Job, attempt: u32) -> Outcome {
+pub(super) async fn run(world: &World, job: &Job, attempt: u32) -> Performed {
+    Performed::new(make(world, job, attempt).await)
+}
+
+async fn make(world: &World, job: &Job, attempt: u32) -> Outcome {
     let pod = match wanted(job) {
         Ok(pod) => pod,
         Err(outcome) => return outcome,

@@ -13,14 +13,18 @@ use pod::paths;
 use pod::qos::{self, Qos};
 use pod::resources;
 
-use super::{Job, World, blocking, retry, wanted};
+use super::{Job, Performed, World, blocking, retry, wanted};
 use crate::volumes::{self, LOG_DIR_MODE, POD_DIR_MODE};
 
 /// As the events of every kubelet name it.
 const FAILED_MOUNT: &str = "FailedMount";
 const FAILED_POD_CGROUP: &str = "FailedCreatePodContainer";
 
-pub(super) async fn set_up(world: Arc<World>, job: Job) -> Outcome {
+pub(super) async fn set_up(world: Arc<World>, job: Job) -> Performed {
+    Performed::new(make(world, job).await)
+}
+
+async fn make(world: Arc<World>, job: Job) -> Outcome {
     let pod = match wanted(&job) {
         Ok(pod) => pod,
         Err(outcome) => return outcome,
@@ -45,7 +49,7 @@ fn directories(world: &World, pod: &Pod) -> Result<(), String> {
     make_dir(&pod_dir, POD_DIR_MODE)?;
     let logs = paths::log_dir(&config.log_dir, pod).map_err(|error| error.to_string())?;
     make_dir(&logs, LOG_DIR_MODE)?;
-    for container in &pod::spec(pod).containers {
+    for container in pod::containers_in_order(pod) {
         let dir = paths::log_path(&container.name, 0).map_err(|error| error.to_string())?;
         let dir = logs.join(dir);
         make_dir(dir.parent().unwrap_or(&logs), LOG_DIR_MODE)?;

@@ -25,7 +25,7 @@ fn pod(spec: &str) -> Pod {
 
 fn rejected(spec: &str, others: &[Demand], offer: &Offer) -> (String, String) {
     let rejection = check(&pod(spec), others, offer).unwrap_err();
-    (rejection.reason, rejection.message)
+    (rejection.reason.to_owned(), rejection.message)
 }
 
 fn wants(cpu: &str, memory: &str) -> Demand {
@@ -158,7 +158,7 @@ fn host_ports_conflict_by_protocol_and_address() {
         for (new, old) in [(one, other), (other, one)] {
             let held = [Demand::of(&pod(&port(old)))];
             let result = check(&pod(&port(new)), &held, &offer());
-            let expected = Err(Rejection { reason: "NodePorts".to_owned(), message: message.clone() });
+            let expected = Err(Rejection { reason: "NodePorts", message: message.clone() });
             assert_eq!(result, if conflict { expected } else { Ok(()) }, "{new} beside {old}");
         }
     }
@@ -231,7 +231,7 @@ fn the_node_selector_and_one_required_term_name_the_node() {
     for (fields, fits) in table {
         let result = check(&pod(&format!(r#"{{{fields}, "containers": [{{"name": "c"}}]}}"#)), &[], &offer());
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned();
-        let expected = Err(Rejection { reason: "NodeAffinity".to_owned(), message });
+        let expected = Err(Rejection { reason: "NodeAffinity", message });
         assert_eq!(result, if fits { Ok(()) } else { expected }, "{fields}");
     }
 }
