@@ -4,14 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, NodeSelectorRequirement, NodeSelectorTerm, Pod};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use pod::quantity::Amount;
-use pod::reasons;
+use pod::{reasons, resources};
 
-const CPU: &str = "cpu";
-const MEMORY: &str = "memory";
-const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
-const PODS: &str = "pods";
 const OS_LABEL: &str = "kubernetes.io/os";
 /// The one field of a node that a term can ask for.
 const NAME_FIELD: &str = "metadata.name";
@@ -61,9 +55,9 @@ impl Demand {
     /// Of a validated pod.
     pub fn of(pod: &Pod) -> Demand {
         Demand {
-            cpu_millis: effective(pod, CPU).millis(),
-            memory_bytes: effective(pod, MEMORY).units(),
-            ephemeral_bytes: effective(pod, EPHEMERAL_STORAGE).units(),
+            cpu_millis: resources::cpu_request_millis(pod),
+            memory_bytes: resources::memory_request_bytes(pod),
+            ephemeral_bytes: resources::ephemeral_storage_request_bytes(pod),
             ports: pod::long_lived(pod).flat_map(host_ports).collect(),
         }
     }
@@ -74,7 +68,7 @@ pub fn check(pod: &Pod, others: &[Demand], offer: &Offer) -> Result<(), Rejectio
     system(pod, offer)?;
     let demand = Demand::of(pod);
     // Only the first reason is told. For a critical pod room could be made, so what cannot be helped is told before.
-    if pod::resources::is_critical(pod) {
+    if resources::is_critical(pod) {
         place(pod, (&demand, others), offer)?;
         room(&demand, others, offer)
     } else {
@@ -88,7 +82,7 @@ fn system(pod: &Pod, offer: &Offer) -> Result<(), Rejection> {
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
     if label.is_some_and(|os| *os != offer.os) {
         return Err(Rejection {
-            reason: "PodOSSelectorNodeLabelDoesNotMatch",
+            reason: reasons::POD_OS_SELECTOR_NODE_LABEL_DOES_NOT_MATCH,
             message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".to_owned(),
         });
     }
@@ -103,41 +97,38 @@ fn system(pod: &Pod, offer: &Offer) -> Result<(), Rejection> {
 
 /// What there is a limited amount of.
 fn room(demand: &Demand, others: &[Demand], offer: &Offer) -> Result<(), Rejection> {
-    let pods = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    fits((PODS, reasons::OUT_OF_PODS), (1, pods, i64::from(offer.pods)))?;
-    let used = |of: &dyn Fn(&Demand) -> i64| others.iter().map(of).fold(0, i64::saturating_add);
-    fits((CPU, reasons::OUT_OF_CPU), (demand.cpu_millis, used(&|other| other.cpu_millis), offer.cpu_millis))?;
-    fits(
-        (MEMORY, reasons::OUT_OF_MEMORY),
-        (demand.memory_bytes, used(&|other| other.memory_bytes), offer.memory_bytes),
-    )?;
-    let used = used(&|other| other.ephemeral_bytes);
-    fits((EPHEMERAL_STORAGE, reasons::OUT_OF_EPHEMERAL_STORAGE), (demand.ephemeral_bytes, used, offer.ephemeral_bytes))
-}
-
-fn fits(
-    (resource, reason): (&str, &'static str),
-    (requested, used, capacity): (i64, i64, i64),
-) -> Result<(), Rejection> {
-    if requested <= 0 || requested <= capacity.saturating_sub(used) {
-        return Ok(());
-    }
-    Err(Rejection {
-        reason,
-        message: format!(
-            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    let used = |of: fn(&Demand) -> i64| others.iter().map(of).fold(0, i64::saturating_add);
+    // Name, reason, and what is requested, used and there.
+    let table: [(&str, &str, [i64; 3]); 4] = [
+        ("pods", reasons::OUT_OF_PODS, [1, used(|_| 1), i64::from(offer.pods)]),
+        ("cpu", reasons::OUT_OF_CPU, [demand.cpu_millis, used(|other| other.cpu_millis), offer.cpu_millis]),
+        ("memory", reasons::OUT_OF_MEMORY, [demand.memory_bytes, used(|other| other.memory_bytes), offer.memory_bytes]),
+        (
+            "ephemeral-storage",
+            reasons::OUT_OF_EPHEMERAL_STORAGE,
+            [demand.ephemeral_bytes, used(|other| other.ephemeral_bytes), offer.ephemeral_bytes],
         ),
-    })
+    ];
+    for (name, reason, [requested, used, capacity]) in table {
+        // Who asks for nothing fits where nothing is left.
+        if requested > 0 && requested > capacity.saturating_sub(used) {
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            return Err(Rejection { reason, message });
+        }
+    }
+    Ok(())
 }
 
 /// What this machine is, and what others hold of it alone.
 fn place(pod: &Pod, (demand, others): (&Demand, &[Demand]), offer: &Offer) -> Result<(), Rejection> {
     if !selects(pod, offer) {
-        return Err(refused("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        return Err(refused(reasons::NODE_AFFINITY, "node(s) didn't match Pod's node affinity/selector"));
     }
     let taken = |port: &HostPort| others.iter().flat_map(|other| &other.ports).any(|other| port.conflicts(other));
     if demand.ports.iter().any(taken) {
-        return Err(refused("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+        return Err(refused(reasons::NODE_PORTS, "node(s) didn't have free ports for the requested pod ports"));
     }
     Ok(())
 }
@@ -162,45 +153,6 @@ fn host_ports(container: &Container) -> impl Iterator<Item = HostPort> {
         let number = port.host_port.filter(|number| *number > 0)?;
         Some(HostPort { ip: or(&port.host_ip, ANY_IP), protocol: or(&port.protocol, "TCP"), port: number })
     })
-}
-
-/// What the pod needs at the worst moment of its life: its long-lived containers together, or an init container
-/// beside the sidecars before it. What the pod requests as a whole stands above its containers' sum.
-fn effective(pod: &Pod, resource: &str) -> Amount {
-    let spec = pod::spec(pod);
-    let whole = spec.resources.as_ref().filter(|_| resource != EPHEMERAL_STORAGE);
-    let whole = whole.and_then(|whole| requested((whole.requests.as_ref(), whole.limits.as_ref()), resource));
-    let containers = || {
-        let of = |container: &Container| {
-            let resources = container.resources.as_ref()?;
-            requested((resources.requests.as_ref(), resources.limits.as_ref()), resource)
-        };
-        let mut total = spec.containers.iter().filter_map(of).fold(Amount::ZERO, Amount::saturating_add);
-        let (mut sidecars, mut peak) = (Amount::ZERO, Amount::ZERO);
-        for container in pod::init_containers(pod) {
-            let amount = of(container).unwrap_or_default();
-            if pod::is_sidecar(container) {
-                total = total.saturating_add(amount);
-                sidecars = sidecars.saturating_add(amount);
-            }
-            let now = if pod::is_sidecar(container) { sidecars } else { sidecars.saturating_add(amount) };
-            peak = peak.max(now);
-        }
-        total.max(peak)
-    };
-    let overhead = spec.overhead.as_ref().and_then(|overhead| amount(overhead, resource)).unwrap_or_default();
-    whole.unwrap_or_else(containers).saturating_add(overhead)
-}
-
-type Amounts = BTreeMap<String, Quantity>;
-
-/// The request; without one the limit, as the API's defaulting has it.
-fn requested((requests, limits): (Option<&Amounts>, Option<&Amounts>), resource: &str) -> Option<Amount> {
-    requests.and_then(|requests| amount(requests, resource)).or_else(|| amount(limits?, resource))
-}
-
-fn amount(of: &Amounts, resource: &str) -> Option<Amount> {
-    Amount::try_from(of.get(resource)?).ok()
 }
 
 /// Whether the pod's node selector, and one of the terms that its affinity requires, name this machine.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cri::v1;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 use lifecycle::{Done, Event, Outcome, Severity};
+use pod::reasons;
 use tokio::time::Instant;
 
 use super::probe::http::{self, Get, GetError};
@@ -12,9 +13,6 @@ use super::probe::{address, port};
 use super::{Job, World, retry, wanted};
 
 const HOOK_AGENT: &str = "kube-lifecycle/1.36";
-const FAILED_POST_START: &str = "FailedPostStartHook";
-const FAILED_PRE_STOP: &str = "FailedPreStopHook";
-const HTTP_FALLBACK: &str = "LifecycleHTTPFallback";
 /// For a hook without a limit of its own. The pod's end cancels it long before, so this bounds only what is forgotten.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,8 +33,8 @@ pub(super) enum Moment {
 impl Moment {
     fn failure(self) -> &'static str {
         match self {
-            Moment::PostStart => FAILED_POST_START,
-            Moment::PreStop { .. } => FAILED_PRE_STOP,
+            Moment::PostStart => reasons::FAILED_POST_START_HOOK,
+            Moment::PreStop { .. } => reasons::FAILED_PRE_STOP_HOOK,
         }
     }
 
@@ -96,7 +94,9 @@ impl Hook<'_> {
                 Ok(None)
             }
             // The API keeps it for old manifests, and says that it fails when it is run.
-            None if handler.tcp_socket.is_some() => Err("tcpSocket is not supported as a hook: use httpGet or exec".to_owned()),
+            None if handler.tcp_socket.is_some() => {
+                Err("tcpSocket is not supported as a hook: use httpGet or exec".to_owned())
+            }
             None => Err("the hook says not what to do".to_owned()),
         }
     }
@@ -131,7 +131,7 @@ impl Hook<'_> {
         match http::get(get.plain(), deadline).await {
             Ok(_) | Err(GetError::Broken(_)) => Ok(Some(Event {
                 severity: Severity::Warning,
-                reason: HTTP_FALLBACK,
+                reason: reasons::LIFECYCLE_HTTP_FALLBACK,
                 message: format!(
                     "request to HTTPS lifecycle hook {} got HTTP response, retry with HTTP succeeded",
                     get.authority()

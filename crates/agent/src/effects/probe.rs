@@ -12,6 +12,7 @@ use cri::{Code, v1};
 use k8s_openapi::api::core::v1::{Container, EnvVar, ExecAction, GRPCAction, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lifecycle::{Done, Outcome, ProbeKind};
+use pod::reasons::UNHEALTHY;
 use tokio::time::Instant;
 
 use self::http::{Get, GetError};
@@ -23,7 +24,6 @@ const PROBE_AGENT: &str = "kube-probe/1.36";
 const ATTEMPTS: usize = 3;
 /// Bytes of a command's output that are kept.
 const MAX_OUTPUT_BYTES: usize = 10 << 10;
-const UNHEALTHY: &str = "Unhealthy";
 
 /// What is to be probed.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +117,8 @@ async fn exec(world: &World, asked: &Asked<'_>, action: &ExecAction) -> Result<F
     match tokio::time::timeout(asked.timeout + CALL_WITHIN, call).await {
         Ok(Ok(answer)) if answer.exit_code == 0 => Ok(Finding::Healthy),
         Ok(Ok(answer)) => {
-            let output = answer.stdout.iter().chain(&answer.stderr).copied().take(MAX_OUTPUT_BYTES).collect::<Vec<u8>>();
+            let output =
+                answer.stdout.iter().chain(&answer.stderr).copied().take(MAX_OUTPUT_BYTES).collect::<Vec<u8>>();
             Ok(Finding::Unhealthy(String::from_utf8_lossy(&output).into_owned()))
         }
         Ok(Err(error)) if error.code == Code::DeadlineExceeded => Ok(Finding::Unhealthy(late)),
@@ -175,7 +176,9 @@ pub(super) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
             let mut ports = container.ports.iter().flatten();
             match ports.find(|port| port.name.as_ref() == Some(name)) {
                 Some(port) => number(i64::from(port.container_port)),
-                None => number(name.parse().map_err(|_| format!("container {:?} has no port {name:?}", container.name))?),
+                None => {
+                    number(name.parse().map_err(|_| format!("container {:?} has no port {name:?}", container.name))?)
+                }
             }
         }
     }

@@ -72,8 +72,11 @@ pub(super) async fn check((host, port): (&str, u16), service: &str, timeout: Dur
     let deadline = Instant::now() + timeout;
     let at = authority(host, port);
     let within = timeout.as_secs();
-    let unconnected =
-        || Finding::Unhealthy(format!("timeout: failed to connect service {at:?} within {within}s: context deadline exceeded"));
+    let unconnected = || {
+        Finding::Unhealthy(format!(
+            "timeout: failed to connect service {at:?} within {within}s: context deadline exceeded"
+        ))
+    };
     let stream = match timeout_at(deadline, dial(host, port)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Finding::Unhealthy(format!("error: failed to connect service at {at:?}: {error}")),
