@@ -38,6 +38,9 @@ const PURE: &[&str] = &["pod", "lifecycle"];
 /// Rooms that may hold `unsafe` in one module named `sys`. The shim may anywhere.
 const SYS_MODULE: &[&str] = &["engine", "image", "cgroup"];
 
+/// Rooms that only developers run: no part of the program, not even through another room.
+const DEVELOPMENT: &[&str] = &["sim"];
+
 const MAX_LINES: usize = 1_000;
 
 #[test]
@@ -69,6 +72,15 @@ fn synchronous_rooms_have_no_async_runtime() {
         }
     }
     none("async runtimes where everything is synchronous", broken);
+}
+
+#[test]
+fn what_only_developers_run_is_no_part_of_the_program() {
+    let crates = workspace();
+    let program = reachable(&crates, BINARY);
+    assert!(program.contains("lifecycle"), "the program is {program:?}");
+    let found = DEVELOPMENT.iter().filter(|room| program.contains(**room));
+    none("development rooms in the program", found.map(ToString::to_string).collect());
 }
 
 #[test]

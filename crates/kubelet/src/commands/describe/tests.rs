@@ -147,9 +147,9 @@ Volumes:
     Type:          HostPath (bare host directory volume)
     Path:          /etc
     HostPathType:  Directory
-QoS Class:       Burstable
-Node-Selectors:  kubernetes.io/os=linux
-Tolerations:     :NoExecute op=Exists
+QoS Class:         Burstable
+Node-Selectors:    kubernetes.io/os=linux
+Tolerations:       :NoExecute op=Exists
 Events:
   Type     Reason     Age                From     Message
   ----     ------     ---                ----     -------
