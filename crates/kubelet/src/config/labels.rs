@@ -51,7 +51,7 @@ fn may_set(key: &str) -> bool {
     let Some((domain, _)) = key.split_once('/') else { return true };
     let beneath =
         |parent: &&str| domain == *parent || domain.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.'));
-    !RESERVED.iter().any(|name| beneath(name)) || OWN.iter().any(|name| beneath(name)) || ALLOWED.contains(&key)
+    !RESERVED.iter().any(&beneath) || OWN.iter().any(beneath) || ALLOWED.contains(&key)
 }
 
 #[cfg(test)]
