@@ -36,6 +36,10 @@ fn render(pod: &Pod, events: &[Event], now: Timestamp) -> String {
     state(&mut page, pod, (&status, now));
     addresses(&mut page, &status);
     let spec = pod.spec.clone().unwrap_or_default();
+    if spec.resources.is_some() {
+        page.row(0, &["Resources:"]);
+        containers::resources(&mut page, 1, spec.resources.as_ref());
+    }
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let init_statuses = status.init_container_statuses.as_deref().unwrap_or_default();
     containers::section(&mut page, "Init Containers:", (init, init_statuses));

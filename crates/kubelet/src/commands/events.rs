@@ -15,6 +15,9 @@ const HEAD: [&str; 6] = ["NAMESPACE", "LAST SEEN", "TYPE", "REASON", "OBJECT", "
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
+/// Of the columns of `--watch`, so that what comes later stands beneath what came first.
+const WATCH_WIDTHS: [usize; 2] = [0, 18];
+
 /// A v1 `EventList`.
 #[derive(Debug, serde::Deserialize)]
 struct EventItems {
@@ -26,7 +29,8 @@ pub(crate) async fn run(args: EventsArgs) -> Result<u8> {
     let client = Client::new(&args.target.run_dir);
     let namespace = args.namespace.as_deref().or(args.pod.is_some().then_some("default"));
     let query = namespace.map_or_else(String::new, |name| format!("?namespace={}", percent_encode(name)));
-    let mut columns = Columns::default();
+    let widths = if args.watch { WATCH_WIDTHS.to_vec() } else { Vec::new() };
+    let mut columns = Columns { widths };
     let mut seen = BTreeMap::new();
     let mut out = String::new();
     let mut first = true;

@@ -4,10 +4,9 @@ use super::page::Page;
 use super::{or_none, time};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, ContainerState, ContainerStatus, EnvVar, Lifecycle, LifecycleHandler, Probe,
+    ResourceRequirements,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::collections::BTreeMap;
 
 pub(super) fn section(page: &mut Page, title: &str, of: (&[Container], &[ContainerStatus])) {
     let (containers, statuses) = of;
@@ -25,9 +24,7 @@ pub(super) fn section(page: &mut Page, title: &str, of: (&[Container], &[Contain
         if let Some(policy) = &container.restart_policy {
             page.row(2, &["Restart Policy:", policy]);
         }
-        let resources = container.resources.as_ref();
-        amounts(page, "Limits:", resources.and_then(|resources| resources.limits.as_ref()));
-        amounts(page, "Requests:", resources.and_then(|resources| resources.requests.as_ref()));
+        resources(page, 2, container.resources.as_ref());
         for (name, probe) in [
             ("Liveness:", &container.liveness_probe),
             ("Readiness:", &container.readiness_probe),
@@ -106,11 +103,15 @@ fn facts(page: &mut Page, reason: Option<&str>, message: Option<&str>) {
     }
 }
 
-fn amounts(page: &mut Page, title: &str, amounts: Option<&BTreeMap<String, Quantity>>) {
-    let Some(amounts) = amounts.filter(|amounts| !amounts.is_empty()) else { return };
-    page.row(2, &[title]);
-    for (name, amount) in amounts {
-        page.row(3, &[&format!("{name}:"), &amount.0]);
+/// Limits and requests of a container, or of a pod as a whole.
+pub(super) fn resources(page: &mut Page, level: usize, resources: Option<&ResourceRequirements>) {
+    let Some(resources) = resources else { return };
+    for (title, amounts) in [("Limits:", &resources.limits), ("Requests:", &resources.requests)] {
+        let Some(amounts) = amounts.as_ref().filter(|amounts| !amounts.is_empty()) else { continue };
+        page.row(level, &[title]);
+        for (name, amount) in amounts {
+            page.row(level + 1, &[&format!("{name}:"), &amount.0]);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ metadata:
 spec:
   nodeName: n1
   nodeSelector: {kubernetes.io/os: linux}
+  resources: {limits: {memory: 1Gi}}
   tolerations:
   - {operator: Exists, effect: NoExecute}
   initContainers:
@@ -83,6 +84,9 @@ Status:       Running
 IP:           10.83.0.2
 IPs:
   IP:  10.83.0.2
+Resources:
+  Limits:
+    memory:  1Gi
 Init Containers:
   setup:
     Container ID:  embedded://1
