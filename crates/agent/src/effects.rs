@@ -2,6 +2,7 @@
 //! one outcome.
 
 mod container;
+mod dns;
 mod hook;
 mod image;
 mod probe;

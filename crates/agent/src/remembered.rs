@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use lifecycle::Memory;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -79,12 +79,20 @@ pub(crate) struct Memories {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    memories: Mutex<BTreeMap<String, Memory>>,
+    memories: Mutex<Unwritten>,
     more: Notify,
+    /// How many of the saves are written.
+    written: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Unwritten {
+    by_uid: BTreeMap<String, Memory>,
+    saves: u64,
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Memory>> {
+    fn lock(&self) -> MutexGuard<'_, Unwritten> {
         // Whoever panicked left a whole map: every change of it is one call.
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,12 +108,24 @@ impl Memories {
     }
 
     pub(crate) fn save(&self, uid: String, memory: Memory) {
-        self.waiting.lock().insert(uid, memory);
+        let mut unwritten = self.waiting.lock();
+        unwritten.by_uid.insert(uid, memory);
+        unwritten.saves += 1;
         self.waiting.more.notify_one();
     }
 
     pub(crate) fn forget(&self, uid: &str) {
-        self.waiting.lock().remove(uid);
+        self.waiting.lock().by_uid.remove(uid);
+    }
+
+    /// Waits until everything saved before this call is written, or could not be.
+    pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
+        let saves = self.waiting.lock().saves;
+        let mut written = self.waiting.written.subscribe();
+        async move {
+            // The writer is gone: nothing more is written.
+            let _gone = written.wait_for(|written| *written >= saves).await;
+        }
     }
 }
 
@@ -119,7 +139,10 @@ async fn write_all(waiting: Arc<Waiting>, pods: PathBuf, stop: CancellationToken
         if !stopped {
             tokio::time::sleep(GATHER).await;
         }
-        let memories = std::mem::take(&mut *waiting.lock());
+        let (memories, saves) = {
+            let mut unwritten = waiting.lock();
+            (std::mem::take(&mut unwritten.by_uid), unwritten.saves)
+        };
         let pods = pods.clone();
         let written = spawn_blocking(move || {
             for (uid, memory) in memories {
@@ -129,6 +152,7 @@ async fn write_all(waiting: Arc<Waiting>, pods: PathBuf, stop: CancellationToken
         if let Err(error) = written.await {
             warn!(%error, "the states of pods were not all stored");
         }
+        waiting.written.send_replace(if stopped { u64::MAX } else { saves });
         if stopped {
             return;
         }

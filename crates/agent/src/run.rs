@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::{Code, Runtime, v1};
+use lifecycle::Effect;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -250,10 +251,16 @@ impl Loop {
         for request in std::mem::take(&mut self.outbox) {
             let (world, messages) = (self.world.clone(), self.messages.clone());
             match request {
-                Request::Perform { uid, generation, id, job } => drop(tokio::spawn(async move {
+                Request::Perform { uid, generation, id, job } => {
+                    let remembered = matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
+                    tokio::spawn(async move {
+                        if let Some(remembered) = remembered {
+                            remembered.await;
+                        }
                     let performed = effects::perform(world, *job).await;
                     tell(&messages, Message::Completed { uid, generation, id, performed }).await;
-                })),
+                    });
+                }
                 Request::Inspect(uid) => drop(tokio::spawn(inspect(world, uid, messages))),
                 Request::FindLeftovers => drop(tokio::spawn(async move {
                     if let Ok(uids) = spawn_blocking(move || teardown::leftovers(&world)).await {
@@ -266,6 +273,10 @@ impl Loop {
                 }
                 Request::SaveMemory { uid, memory } => self.memories.save(uid, *memory),
                 Request::ForgetMemory(uid) => self.memories.forget(&uid),
+                Request::SavePod(pod) => self.record(move || {
+                    let dir = teardown::pods_dir(&world.config.root_dir).join(pod::uid(&pod));
+                    remembered::save_pod(&dir, &pod).map_err(|error| (pod::uid(&pod).to_owned(), error))
+                }),
                 Request::ForgetFinished(uid) => {
                     let finished = self.finished.clone();
                     self.record(move || finished.remove(&uid).map_err(|error| (uid, error)));
@@ -277,7 +288,7 @@ impl Loop {
     fn record(&mut self, write: impl FnOnce() -> Result<(), (String, io::Error)> + Send + 'static) {
         self.records.spawn_blocking(move || {
             if let Err((uid, error)) = write() {
-                warn!(uid, %error, "the record of a finished pod cannot be changed; after a reboot it may run again");
+                warn!(uid, %error, "the record of a pod cannot be changed; a later kubelet may take it for what it was");
             }
         });
     }

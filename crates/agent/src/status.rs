@@ -91,6 +91,16 @@ pub(crate) struct Snapshot {
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) life: LifeReport,
     pub(crate) manifest_error: Option<ManifestError>,
+    pub(crate) deletion: Option<Deletion>,
+}
+
+/// The end of a pod, once it is not wanted any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deletion {
+    /// When its containers are to be dead, in nanoseconds since the epoch.
+    pub(crate) at_ns: i64,
+    /// The pod's whole grace in seconds.
+    pub(crate) grace_s: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -160,6 +170,10 @@ impl Snapshot {
             let why = Why { reason: MANIFEST_REFUSED.to_owned(), message: error.message.clone() };
             let condition = status::condition(MANIFEST_VALID, false, why, error.since);
             status.conditions.get_or_insert_default().push(condition);
+        }
+        if let Some(deletion) = self.deletion {
+            pod.metadata.deletion_timestamp = status::time_from_ns(deletion.at_ns);
+            pod.metadata.deletion_grace_period_seconds = Some(deletion.grace_s);
         }
         pod.status = Some(status);
         Some(pod)

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::observe::{self, Digest};
 use crate::plan;
 use crate::sources::mux::ManifestError;
-use crate::status::{LifeReport, NodeFacts, Snapshot, Transitions};
+use crate::status::{Deletion, LifeReport, NodeFacts, Snapshot, Transitions};
 
 /// For orphans whose containers do not say: the API's default.
 pub(super) const DEFAULT_GRACE_MS: u64 = 30_000;
@@ -52,6 +52,8 @@ pub(super) struct Entry {
     pub(super) revision: Option<u64>,
     /// Addresses of its newest ready sandbox.
     pub(super) ips: Vec<String>,
+    /// When it is to be gone, since it is not wanted any more.
+    pub(super) deletion: Option<Deletion>,
     /// Its machine was told that it is not wanted any more.
     pub(super) deleted: bool,
     pub(super) in_flight: BTreeMap<EffectId, CancellationToken>,
@@ -83,6 +85,7 @@ impl Entry {
             saved: Memory::default(),
             revision: None,
             ips: Vec::new(),
+            deletion: None,
             deleted: false,
             in_flight: BTreeMap::new(),
             sandbox_attempt: 0,
@@ -187,7 +190,7 @@ impl Entry {
             },
             Life::Done(status) => LifeReport::Stored(status.clone()),
         };
-        Snapshot { key: self.key.clone(), pod: self.pod.clone(), life, manifest_error }
+        Snapshot { key: self.key.clone(), pod: self.pod.clone(), life, manifest_error, deletion: self.deletion }
     }
 
     /// Its status as it is now; none of an orphan.
@@ -207,6 +210,7 @@ pub(super) fn snapshot_of_waiting(
         pod: Some(pod.clone()),
         life: LifeReport::Stored(Box::new(status)),
         manifest_error,
+        deletion: None,
     }
 }
 

@@ -48,11 +48,12 @@ impl Agent {
         let mut actions = Vec::new();
         let Life::Machine(machine) = &mut entry.life else { return };
         machine.handle(now, input, &mut actions);
+        let mut work = Outbox::new();
         for action in actions {
             match action {
                 Action::Do { id, effect } => {
                     let job = self.job(uid, id, effect);
-                    outbox.extend(job);
+                    work.extend(job);
                 }
                 Action::Tell(event) => self.tell(now, uid, event),
                 Action::Cancel(id) => {
@@ -62,7 +63,9 @@ impl Agent {
                 }
             }
         }
+        // What is to be remembered comes first: whoever removes a container takes away what tells of it.
         self.settle(now, uid, outbox);
+        outbox.extend(work);
     }
 
     pub(super) fn tell(&mut self, now: Now, uid: &str, event: Event) {

@@ -85,11 +85,14 @@ pub enum Request {
         status: Box<PodStatus>,
     },
     ForgetFinished(String),
-    /// Store this beside the pod's directories; a later one of the same pod makes an earlier one superfluous.
+    /// Store this beside the pod's directories; a later one of the same pod makes an earlier one superfluous. It may be
+    /// stored late, but not after any [`Effect::RemoveContainer`](lifecycle::Effect) that is asked for after it.
     SaveMemory {
         uid: String,
         memory: Box<Memory>,
     },
+    /// The pod changed in place: what SetUp stored of it is old.
+    SavePod(Arc<Pod>),
     /// The pod is gone: what is not yet stored of it is not to be stored any more.
     ForgetMemory(String),
 }

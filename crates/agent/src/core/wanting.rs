@@ -8,9 +8,10 @@ use pod::reasons;
 use tracing::info;
 
 use super::entry::{self, Entry, Life};
-use super::{Agent, Outbox, SourceReport, Unclaimed};
+use super::{Agent, Outbox, Request, SourceReport, Unclaimed};
 use crate::events::{Subject, pod_warning};
 use crate::plan;
+use crate::status::Deletion;
 
 impl Agent {
     pub(super) fn take_report(&mut self, now: Now, report: SourceReport, outbox: &mut Outbox) {
@@ -45,6 +46,9 @@ impl Agent {
                 None => self.begin(now, pod, outbox),
                 Some(entry) => {
                     if let Some(plan) = entry.update(&pod) {
+                        if entry.set_up {
+                            outbox.push(Request::SavePod(pod.clone()));
+                        }
                         self.feed(now, pod::uid(&pod), Input::Desired(plan), outbox);
                     }
                 }
@@ -111,6 +115,11 @@ impl Agent {
         info!(pod = %entry.full_name, %uid, "pod is not wanted any more");
         let whole_ms = entry.pod.as_deref().map_or(0, plan::grace_ms);
         let grace_ms = entry.saved.remaining_grace_ms(whole_ms, now.wall_ns);
+        let left_ns = i64::try_from(grace_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        entry.deletion = Some(Deletion {
+            at_ns: now.wall_ns.saturating_add(left_ns),
+            grace_s: i64::try_from(whole_ms / 1_000).unwrap_or(i64::MAX),
+        });
         self.feed(now, uid, Input::Delete { grace_ms }, outbox);
     }
 }

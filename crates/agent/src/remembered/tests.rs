@@ -39,8 +39,12 @@ async fn the_latest_memory_of_each_pod_is_written_before_the_writer_ends() {
     memories.save("gone".into(), memory(1));
     memories.save("c".into(), memory(1));
     memories.forget("c");
+    memories.written().await;
+    assert_eq!(load(dir.path())["a"].memory.as_ref().unwrap().start_ns, 99);
     stop.cancel();
     writer.await.unwrap();
+    memories.save("late".into(), memory(1));
+    memories.written().await;
     let loaded = load(dir.path());
     let starts: Vec<i64> = loaded.values().map(|stored| stored.memory.as_ref().unwrap().start_ns).collect();
     assert_eq!(starts, [99, 100, 7], "of a, b and c");
