@@ -88,8 +88,9 @@ pub(crate) fn invent(rng: &mut Rng, name: &str, uid: &str) -> (Value, Cast) {
         let mut container = container(rng, &name);
         care(rng, &mut container);
         rules(rng, &mut container);
+        let own = container["restartPolicy"].as_str().unwrap_or(policy).to_owned();
         containers.push(container);
-        cast.insert((uid.to_owned(), name), behaviour(rng, ContainerKind::Regular, policy));
+        cast.insert((uid.to_owned(), name), behaviour(rng, ContainerKind::Regular, &own));
     }
     let mut spec = json!({
         "restartPolicy": policy,

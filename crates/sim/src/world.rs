@@ -16,9 +16,10 @@ use crate::trace::{Keep, Trace};
 use agent::core::{Job, Message, Request, Stored};
 use cri::keys::PodKey;
 use files::File;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{EffectId, Memory, Now, ObservedPod};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub(crate) const SOURCES: usize = 2;
 const BEGIN_MS: u64 = 1_000_000;
@@ -90,6 +91,7 @@ pub(crate) enum Store {
     ForgetFinished(String),
     Memory(String, Box<Memory>),
     ForgetMemory(String),
+    Pod(Arc<Pod>),
 }
 
 /// How a world ended.
@@ -108,7 +110,6 @@ pub struct Verdict {
 
 pub(crate) struct World {
     known: Known,
-    seed: u64,
     rng: Rng,
     options: Options,
     mutant: Option<Mutant>,
@@ -162,7 +163,6 @@ impl World {
         let known = Known { now_ms: BEGIN_MS, told: vec![None; SOURCES], ..Known::default() };
         let mut world = World {
             known,
-            seed,
             rng,
             options,
             mutant,
@@ -325,11 +325,10 @@ impl World {
     }
 
     fn see_machines(&mut self, uid: Option<&str>, requests: &[Request]) {
+        self.see_ends();
         let Some(kubelet) = &mut self.kubelet else { return };
         let asked: BTreeSet<&str> = requests.iter().filter_map(uid_of).chain(uid).collect();
-        let mut there = BTreeMap::new();
         for (uid_here, generation, machine) in kubelet.agent.machines() {
-            there.insert(uid_here.to_owned(), generation);
             if uid.is_some() && !asked.contains(uid_here) {
                 continue;
             }
@@ -349,10 +348,16 @@ impl World {
             judge(watch, &Fact::Machine(seen), &self.known, &mut self.broken);
             kubelet.reports.insert(uid_here.to_owned(), (generation, report));
         }
+    }
+
+    fn see_ends(&mut self) {
+        let Some(kubelet) = &mut self.kubelet else { return };
+        let there: BTreeMap<&str, u64> =
+            kubelet.agent.machines().map(|(uid, generation, _)| (uid, generation)).collect();
         let ended: Vec<(String, u64)> = kubelet
             .reports
             .iter()
-            .filter(|(uid, (generation, _))| there.get(*uid) != Some(generation))
+            .filter(|(uid, (generation, _))| there.get(uid.as_str()) != Some(generation))
             .map(|(uid, (generation, _))| (uid.clone(), *generation))
             .collect();
         for (uid, generation) in ended {

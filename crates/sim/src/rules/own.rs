@@ -13,6 +13,8 @@ pub(super) struct Own {
     /// Containers that the present kubelet knows to be dead.
     dead: BTreeSet<String>,
     hooked: BTreeSet<(String, &'static str)>,
+    /// When each container was last stopped.
+    stopped: BTreeMap<String, u64>,
     counts: BTreeMap<(String, u64, String), u32>,
     /// Ready containers with a readiness probe, by UID and container id, as the last kubelet knew them.
     ready: BTreeMap<(String, String), bool>,
@@ -30,6 +32,7 @@ impl Checker for Own {
             Fact::KubeletDied => {
                 self.dead.clear();
                 self.hooked.clear();
+                self.stopped.clear();
                 self.counts.clear();
                 self.ready_before = std::mem::take(&mut self.ready);
             }
@@ -37,7 +40,14 @@ impl Checker for Own {
                 let ended = pod.containers.iter().filter(|seen| matches!(seen.state, ObservedState::Exited { .. }));
                 self.dead.extend(ended.map(|seen| seen.id.clone()));
             }
-            Fact::Issued(flight) => return self.issued(flight, marks),
+            Fact::Issued(flight) => {
+                if let Effect::StopContainer { container_id, .. } = flight.effect()
+                    && self.stopped.insert(container_id.clone(), known.now_ms) == Some(known.now_ms)
+                {
+                    return Err(format!("{container_id} is stopped twice at one moment"));
+                }
+                return self.issued(flight, marks);
+            }
             Fact::Heard { flight, outcome: Outcome::Ok(Done::Probe { healthy, .. }) } => {
                 if let Effect::Probe { container_id, kind, .. } = flight.effect() {
                     self.ready_before.remove(&(flight.uid.clone(), container_id.clone()));

@@ -14,7 +14,7 @@ pub(super) struct Forward {
     machines: BTreeMap<String, (u64, Stage, Option<Phase>)>,
     /// UIDs whose machine ended in this kubelet's life.
     ended: BTreeSet<String>,
-    top_generation: u64,
+    generations: BTreeSet<u64>,
 }
 
 impl Checker for Forward {
@@ -43,13 +43,13 @@ impl Checker for Forward {
                     Some((generation, stage, _)) => {
                         return Err(format!("{uid} has machine {} while {generation} is {stage:?}", seen.generation));
                     }
-                    None if seen.generation <= self.top_generation => {
+                    None if self.generations.contains(&seen.generation) => {
                         return Err(format!("{uid}: generation {} was given before", seen.generation));
                     }
                     None if self.ended.remove(uid) => marks.hit(Mark::UidReturned),
                     None => {}
                 }
-                self.top_generation = self.top_generation.max(seen.generation);
+                self.generations.insert(seen.generation);
                 self.machines.insert(uid.to_owned(), (seen.generation, report.stage, phase));
             }
             Fact::Ended { uid, generation } => {

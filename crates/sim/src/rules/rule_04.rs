@@ -20,7 +20,7 @@ impl Checker for OneAtATime {
             if other.id == flight.id {
                 return Err(format!("{} uses effect id {} twice", flight.uid, flight.id.0));
             }
-            let shortens = other.given_up
+            let shortens = other.job.cancel.is_cancelled()
                 && matches!(flight.effect(), Effect::StopContainer { .. })
                 && matches!(other.effect(), Effect::StopContainer { .. });
             if clash(known, flight, other) && !shortens {

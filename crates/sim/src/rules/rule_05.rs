@@ -4,7 +4,7 @@ use super::Checker;
 use crate::facts::{Fact, Known};
 use crate::marks::{Mark, Marks};
 
-use lifecycle::{Effect, Outcome};
+use lifecycle::{Effect, ObservedContainer, ObservedPod, ObservedState, Outcome};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -19,10 +19,21 @@ pub(super) struct LookFirst {
 fn resource(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::RunSandbox { .. } => "a sandbox".to_owned(),
-        Effect::StartContainer { container, .. } => format!("start of {container}"),
+        Effect::StartContainer { container, attempt, .. } => format!("{attempt} of {container}"),
         Effect::StopContainer { container_id, .. } | Effect::RemoveContainer { container_id } => container_id.clone(),
         Effect::StopSandbox { sandbox_id } | Effect::RemoveSandbox { sandbox_id } => sandbox_id.clone(),
         _ => return None,
+    })
+}
+
+/// An exit that a stop was to bring about, or a container that a start was.
+fn shows(pod: &ObservedPod, resource: &str) -> bool {
+    let ended = |seen: &ObservedContainer| matches!(seen.state, ObservedState::Exited { .. });
+    pod.containers.iter().any(|seen| {
+        seen.id == resource && ended(seen)
+            || resource.split_once(" of ").is_some_and(|(attempt, name)| {
+                name == seen.name && attempt.parse().is_ok_and(|attempt: u32| seen.attempt >= attempt)
+            })
     })
 }
 
@@ -34,7 +45,9 @@ impl Checker for LookFirst {
     fn see(&mut self, fact: &Fact<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
         match fact {
             Fact::KubeletStarted => *self = LookFirst::default(),
-            Fact::Saw { uid, stamp_ms, .. } => {
+            Fact::Saw { uid, stamp_ms, pod } => {
+                // What is seen to have happened is in no doubt, however it was learned.
+                self.doubts.retain(|(of, _, resource), _| of != uid || !shows(pod, resource));
                 let looked_ms = self.looked.entry((*uid).to_owned()).or_default();
                 *looked_ms = (*looked_ms).max(*stamp_ms);
             }

@@ -5,7 +5,7 @@ use crate::facts::Fact;
 use crate::kubelet::{Kubelet, Mutant};
 use crate::marks::Mark;
 use agent::core::{Message, SourceReport};
-use lifecycle::ObservedPod;
+use lifecycle::{Effect, ObservedPod};
 
 /// A wall clock is set this far at most.
 const STEP_MAX_S: u64 = 7_200;
@@ -113,6 +113,12 @@ impl World {
             _ => None,
         });
         let forgotten: Vec<String> = forgotten.collect();
+        // What waited for these to be on disk was never sent.
+        self.known.flights.retain(|_, flight| {
+            flight.happened
+                || !matches!(flight.effect(), Effect::RemoveContainer { .. })
+                || !forgotten.contains(&flight.uid)
+        });
         self.known.forgotten.extend(forgotten);
         let after_ms = self.rng.pick(&[20, 200, 3_000, 40_000]);
         self.at(after_ms, Happening::Boot);

@@ -3,7 +3,7 @@
 use super::{CALM_WITHIN_MS, Happening, World};
 use crate::pods::name_of;
 use crate::truth::Container;
-use lifecycle::{ContainerKind, Effect, PodPlan, Stage};
+use lifecycle::{ContainerKind, Effect, PodPlan, RestartPolicy, Stage};
 
 const LOOK_MS: u64 = 5_000;
 /// Looks in a row that must find everything at rest.
@@ -79,6 +79,11 @@ impl World {
         if report.phase.is_terminal() {
             let left = plan.containers.iter().find(|of| self.alive(uid, &of.name).next().is_some());
             return left.map(|of| format!("{uid} has ended and {} runs", of.name));
+        }
+        let runs = plan.containers.iter().any(|of| self.alive(uid, &of.name).next().is_some());
+        if plan.restart_policy == RestartPolicy::Never && report.ips.is_empty() && !runs {
+            // A pod that is never restarted gets no second sandbox: what did not start in the first never will.
+            return None;
         }
         let ready = truth.sandboxes.iter().filter(|known| known.key.uid == *uid && known.seen.ready).count();
         if ready != 1 {

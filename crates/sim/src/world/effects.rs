@@ -38,6 +38,8 @@ impl World {
         };
         super::judge((&mut self.checkers, &mut self.marks), &Fact::Issued(&flight), &self.known, &mut self.broken);
         self.known.flights.insert(serial, flight);
+        // It may have been given up in the very step that asked for it.
+        self.see_cancels();
         let after_ms = match fate {
             Fate::Hangs => self.rng.between(5_000, 100_000),
             Fate::UnknownLate => self.rng.between(5_000, 60_000),
@@ -155,6 +157,7 @@ impl World {
                 settled(self.known.truth.signal(&container_id, Some(kill_at_ms)))
             }
             Effect::RemoveContainer { container_id } => {
+                self.flush_memory(&uid);
                 let ran = self.known.truth.container(&container_id);
                 if ran.is_some_and(|known| known.alive() && known.started_ms < flight.issued_ms) {
                     self.tell(&Fact::RemovedAlive(&container_id));

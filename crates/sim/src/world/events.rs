@@ -37,6 +37,7 @@ impl World {
                 Request::SaveFinished { uid, status } => self.store_later(Store::Finished(uid, status)),
                 Request::ForgetFinished(uid) => self.store_later(Store::ForgetFinished(uid)),
                 Request::SaveMemory { uid, memory } => self.store_later(Store::Memory(uid, memory)),
+                Request::SavePod(pod) => self.store_later(Store::Pod(pod)),
                 Request::ForgetMemory(uid) => self.store_later(Store::ForgetMemory(uid)),
             }
         }
@@ -88,10 +89,28 @@ impl World {
                     self.known.forgotten.remove(&uid);
                 }
             }
+            Store::Pod(pod) => {
+                if let Some(stored) = pod.metadata.uid.as_ref().and_then(|uid| self.stored.get_mut(uid)) {
+                    stored.pod = Some(pod);
+                }
+            }
             Store::ForgetMemory(uid) => {
                 if let Some(stored) = self.stored.get_mut(&uid) {
                     stored.memory = None;
                 }
+            }
+        }
+    }
+
+    /// What is to be remembered is on disk before the record goes that it was learned from.
+    pub(super) fn flush_memory(&mut self, uid: &str) {
+        let epoch = self.known.epoch;
+        let due = self.queue.iter().filter(|(_, happening)| {
+            matches!(happening, Happening::Store { epoch: of, store: Store::Memory(named, _) } if *of == epoch && named == uid)
+        });
+        for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if let Some(Happening::Store { store, .. }) = self.queue.remove(&key) {
+                self.store(store);
             }
         }
     }
