@@ -40,7 +40,7 @@ pub enum Stage {
     Finished,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     Waiting,
     Syncing(Syncing),
@@ -62,7 +62,7 @@ impl State {
 }
 
 /// One pod's life.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PodMachine {
     core: Core,
     state: State,

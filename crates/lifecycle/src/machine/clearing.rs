@@ -12,7 +12,7 @@ use crate::{Action, Effect, Millis};
 const PATIENCE_MS: Millis = 10_000;
 
 /// Containers and sandboxes are going.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminating {
     /// When every container is to be killed at the latest. Only ever earlier.
     pub(crate) kill_at_ms: Millis,
@@ -42,7 +42,7 @@ impl Terminating {
 }
 
 /// Volumes, control group and directories are going.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminated {
     /// For what appears even now.
     pub(crate) kill_at_ms: Millis,

@@ -8,7 +8,7 @@ use super::retry::{Gate, Retry};
 use crate::backoff::RETRY;
 use crate::{Action, Effect, Memory, Millis, Now, PodPlan};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Core {
     pub(crate) plan: PodPlan,
     pub(crate) stage: Stage,

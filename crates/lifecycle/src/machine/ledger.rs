@@ -52,7 +52,7 @@ pub(crate) struct Flight {
     pub(crate) cancelled: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     last_id: u64,
     flights: Vec<Flight>,

@@ -7,7 +7,7 @@ use crate::probe::Prober;
 use crate::{ContainerMemory, ContainerPlan, Millis, Now, ObservedState};
 
 /// One for each container of the plan, in its order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Life {
     /// The container that all this is about; empty before there was one.
     pub(crate) container_id: String,

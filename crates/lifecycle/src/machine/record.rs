@@ -9,6 +9,9 @@ use crate::backoff::RETRY;
 use crate::{Millis, Now, ObservedContainer, ObservedPod, ObservedSandbox, ObservedState, UNSTAMPED};
 use pod::reasons;
 
+/// A container of which only a former kubelet has told.
+const RECALLED_MS: Millis = 0;
+
 /// What follows the end of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sequel {
@@ -28,7 +31,7 @@ pub(crate) enum PreStop {
     Over,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) seen: ObservedContainer,
     /// When it was last heard of, or found gone.
@@ -108,7 +111,8 @@ impl Container {
             return;
         }
         let takes = match (&self.seen.state, &seen.state) {
-            (ObservedState::Exited { .. }, ObservedState::Exited { .. }) => self.gone,
+            // What was only remembered from a former kubelet knows less.
+            _ if self.known_ms == RECALLED_MS => true,
             (ObservedState::Exited { .. }, _) => self.gone,
             (_, ObservedState::Exited { .. }) => true,
             (ObservedState::Unknown, _) | (_, ObservedState::Unknown) => newer,
@@ -127,7 +131,7 @@ impl Container {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) seen: ObservedSandbox,
     known_ms: Millis,
@@ -158,7 +162,7 @@ pub(crate) enum Network {
     Host,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     pub(crate) sandboxes: Vec<Sandbox>,
     pub(crate) containers: Vec<Container>,
@@ -288,7 +292,7 @@ impl Record {
 
     /// A container that another kubelet knew of; the first answer shows what became of it.
     pub(crate) fn recall(&mut self, seen: ObservedContainer, now: Now) {
-        self.containers.push(Container { known_ms: 0, ..Container::new(seen, now) });
+        self.containers.push(Container { known_ms: RECALLED_MS, ..Container::new(seen, now) });
     }
 
     /// The newest attempt under a name, remembered ones included.

@@ -5,7 +5,7 @@ use crate::backoff::{Backoff, CRASH, IMAGE, IMAGE_LOCAL, RETRY};
 use crate::{ContainerPlan, Failure, PullPolicy};
 
 /// What is remembered of one container of the plan beyond what the runtime shows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) image: Image,
     pub(crate) pull: Retry,
@@ -21,7 +21,7 @@ pub(crate) struct Slot {
     pub(crate) failed_attempt: Option<u32>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Image {
     /// Nothing was asked yet: a container from before a restart of the kubelet may tell.
     Unasked,

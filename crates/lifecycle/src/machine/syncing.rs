@@ -12,7 +12,7 @@ use super::{hooks, probing, restart_all};
 use crate::backoff::RETRY;
 use crate::{Action, ContainerKind, ContainerPlan, Effect, Millis, ObservedState, Phase, PodPlan, RestartPolicy};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Syncing {
     pub(crate) is_set_up: bool,
     pub(crate) set_up: Retry,
