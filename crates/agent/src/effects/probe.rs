@@ -16,7 +16,7 @@ use pod::reasons::UNHEALTHY;
 use tokio::time::Instant;
 
 use self::http::{Get, GetError};
-use super::{CALL_WITHIN, Job, World, retry, wanted};
+use super::{Job, World, retry, wanted};
 
 /// How the prober names itself; the version is that of the behaviour.
 const PROBE_AGENT: &str = "kube-probe/1.36";
@@ -113,17 +113,15 @@ async fn exec(world: &World, asked: &Asked<'_>, action: &ExecAction) -> Result<F
     let late = format!("command {:?} timed out", cmd.join(" "));
     let timeout = i64::try_from(asked.timeout.as_secs()).unwrap_or(i64::MAX);
     let request = v1::ExecSyncRequest { container_id: asked.container_id.to_owned(), cmd, timeout };
-    let call = world.runtime.exec_sync(request);
-    match tokio::time::timeout(asked.timeout + CALL_WITHIN, call).await {
-        Ok(Ok(answer)) if answer.exit_code == 0 => Ok(Finding::Healthy),
-        Ok(Ok(answer)) => {
+    match world.runtime.exec_sync(request).await {
+        Ok(answer) if answer.exit_code == 0 => Ok(Finding::Healthy),
+        Ok(answer) => {
             let output =
                 answer.stdout.iter().chain(&answer.stderr).copied().take(MAX_OUTPUT_BYTES).collect::<Vec<u8>>();
             Ok(Finding::Unhealthy(String::from_utf8_lossy(&output).into_owned()))
         }
-        Ok(Err(error)) if error.code == Code::DeadlineExceeded => Ok(Finding::Unhealthy(late)),
-        Ok(Err(error)) => Err(error.message),
-        Err(_) => Ok(Finding::Unhealthy(late)),
+        Err(error) if error.code == Code::DeadlineExceeded => Ok(Finding::Unhealthy(late)),
+        Err(error) => Err(error.message),
     }
 }
 
