@@ -11,7 +11,6 @@ use crate::Action;
 pub(crate) fn step(core: &mut Core, source: usize, actions: &mut Vec<Action>) {
     let name = &core.plan.containers[source].name;
     let Some(source_id) = core.record.newest(name).map(|newest| newest.seen.id.clone()) else { return };
-    let kill_at_ms = core.now.mono_ms.saturating_add(core.plan.grace_ms);
     for index in 0..core.record.containers.len() {
         let known = &mut core.record.containers[index];
         if known.seen.id == source_id {
@@ -19,6 +18,7 @@ pub(crate) fn step(core: &mut Core, source: usize, actions: &mut Vec<Action>) {
         }
         known.sequel = Sequel::AtOnce;
         if known.alive() {
+            let kill_at_ms = core.kill_at_ms(index);
             core.stop_container(index, Stop { kill_at_ms, why: Why::Unwanted, order: Order::Alone }, actions);
         } else if !known.gone {
             core.remove_container(index, actions);

@@ -13,8 +13,6 @@ use crate::{
 };
 use pod::reasons;
 
-const POST_START_HOOK_ERROR: &str = "PostStartHookError";
-
 /// What is to be said, seen from the decisions that were taken.
 struct View<'a> {
     machine: &'a PodMachine,
@@ -68,7 +66,9 @@ fn container(view: &View, index: usize) -> ContainerReport {
         _ => None,
     };
     let finished = newest.and_then(terminated);
-    let remembered = || life.memory.as_ref().and_then(|memory| memory.last.clone());
+    // The end of the newest container itself is its state, not the one before it.
+    let is_older = |last: &Terminated| newest.is_none_or(|newest| newest.seen.id != last.container_id);
+    let remembered = || life.memory.as_ref().and_then(|memory| memory.last.clone()).filter(is_older);
     let previous = || core.record.previous(&plan.name).and_then(terminated).or_else(remembered);
     let running = newest.and_then(running_since);
     let (state, last) = match (running, finished, waiting) {
@@ -163,7 +163,7 @@ fn waits(view: &View, syncing: &Syncing, index: usize) -> Option<(WaitingReason,
     let Some(failure) = failed else {
         let hook_failure =
             life.hook_failure.as_ref().filter(|_| newest.is_some_and(|newest| life.is_of(&newest.seen.id)))?;
-        return Some((WaitingReason::Failed(POST_START_HOOK_ERROR.to_owned()), hook_failure.clone()));
+        return Some((WaitingReason::Failed(reasons::POST_START_HOOK_ERROR.to_owned()), hook_failure.clone()));
     };
     let reason = match failure.reason.as_str() {
         "" => default_reason(core),
@@ -180,7 +180,7 @@ fn hooking(core: &Core, index: usize) -> Option<(WaitingReason, String)> {
         return None;
     }
     Some(match &life.hook_failure {
-        Some(message) => (WaitingReason::Failed(POST_START_HOOK_ERROR.to_owned()), message.clone()),
+        Some(message) => (WaitingReason::Failed(reasons::POST_START_HOOK_ERROR.to_owned()), message.clone()),
         None => (default_reason(core), String::new()),
     })
 }

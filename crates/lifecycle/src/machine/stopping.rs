@@ -60,6 +60,12 @@ impl Core {
         self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
     }
 
+    /// By when a container that is stopped for itself is to be dead: as was said before, or within the pod's grace.
+    pub(crate) fn kill_at_ms(&self, index: usize) -> Millis {
+        let begun_ms = self.record.containers[index].kill_at_ms;
+        begun_ms.unwrap_or(self.now.mono_ms.saturating_add(self.plan.grace_ms))
+    }
+
     fn begin_stop(&mut self, index: usize, why: Why, actions: &mut Vec<Action>) {
         let known = &self.record.containers[index];
         let (name, id) = (known.seen.name.clone(), known.seen.id.clone());

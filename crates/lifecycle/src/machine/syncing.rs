@@ -296,7 +296,7 @@ fn stop_unwanted(core: &mut Core, actions: &mut Vec<Action>) {
         if changed || homeless && core.plan.restart_policy != RestartPolicy::Never {
             core.record.containers[index].sequel = Sequel::AtOnce;
         }
-        let kill_at_ms = core.now.mono_ms.saturating_add(core.plan.grace_ms);
+        let kill_at_ms = core.kill_at_ms(index);
         let why = if changed { Why::Changed } else { Why::Unwanted };
         core.stop_container(index, Stop { kill_at_ms, why, order: Order::Alone }, actions);
     }

@@ -2,15 +2,7 @@
 
 use super::core::Core;
 use crate::{Action, Event, ProbeKind, Severity};
-
-const BACK_OFF: &str = "BackOff";
-const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-const EXCEEDED_GRACE_PERIOD: &str = "ExceededGracePeriod";
-const FAILED_KILL_POD: &str = "FailedKillPod";
-const FAILED_POST_START_HOOK: &str = "FailedPostStartHook";
-const FAILED_PRE_STOP_HOOK: &str = "FailedPreStopHook";
-const KILLING: &str = "Killing";
-const SANDBOX_CHANGED: &str = "SandboxChanged";
+use pod::reasons;
 
 /// The message of a pod that ran for too long.
 pub(crate) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
@@ -38,40 +30,44 @@ pub(crate) fn killing(core: &Core, container: &str, why: Why) -> Event {
         Why::Probe(ProbeKind::Liveness | ProbeKind::Readiness) => {
             format!("Container {container} failed liveness probe{again}")
         }
-        Why::Hook => FAILED_POST_START_HOOK.to_owned(),
+        Why::Hook => reasons::FAILED_POST_START_HOOK.to_owned(),
     };
-    of_container(Severity::Normal, KILLING, container, message)
+    of_container(Severity::Normal, reasons::KILLING, container, message)
 }
 
 pub(crate) fn post_start_failed(container: &str) -> Event {
-    of_container(Severity::Warning, FAILED_POST_START_HOOK, container, "PostStartHook failed".to_owned())
+    of_container(Severity::Warning, reasons::FAILED_POST_START_HOOK, container, "PostStartHook failed".to_owned())
 }
 
 pub(crate) fn pre_stop_failed(container: &str) -> Event {
-    of_container(Severity::Warning, FAILED_PRE_STOP_HOOK, container, "PreStopHook failed".to_owned())
+    of_container(Severity::Warning, reasons::FAILED_PRE_STOP_HOOK, container, "PreStopHook failed".to_owned())
 }
 
 pub(crate) fn back_off(core: &Core, container: &str) -> Event {
     let message =
         format!("Back-off restarting failed container {container} in pod {}({})", core.plan.full_name, core.plan.uid);
-    of_container(Severity::Warning, BACK_OFF, container, message)
+    of_container(Severity::Warning, reasons::BACK_OFF, container, message)
 }
 
 pub(crate) fn sandbox_changed() -> Event {
-    of_pod(Severity::Normal, SANDBOX_CHANGED, "Pod sandbox changed, it will be killed and re-created.".to_owned())
+    of_pod(
+        Severity::Normal,
+        reasons::SANDBOX_CHANGED,
+        "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+    )
 }
 
 pub(crate) fn deadline_exceeded() -> Event {
-    of_pod(Severity::Normal, DEADLINE_EXCEEDED, DEADLINE_MESSAGE.to_owned())
+    of_pod(Severity::Normal, reasons::DEADLINE_EXCEEDED, DEADLINE_MESSAGE.to_owned())
 }
 
 pub(crate) fn grace_exceeded() -> Event {
     let message = "Container runtime did not kill the pod within specified grace period.".to_owned();
-    of_pod(Severity::Warning, EXCEEDED_GRACE_PERIOD, message)
+    of_pod(Severity::Warning, reasons::EXCEEDED_GRACE_PERIOD, message)
 }
 
 pub(crate) fn kill_failed(message: &str) -> Event {
-    of_pod(Severity::Warning, FAILED_KILL_POD, format!("error killing pod: {message}"))
+    of_pod(Severity::Warning, reasons::FAILED_KILL_POD, format!("error killing pod: {message}"))
 }
 
 fn of_container(severity: Severity, reason: &'static str, container: &str, message: String) -> Event {

@@ -46,6 +46,7 @@ fn should_not_restart_any_completed_init_container_after_the_kubelet_restart() {
             .at(6_000, Turn::RestartKubelet(1_000))
             .until(60_000);
         assert_eq!((story.count("start i"), story.count("start j")), (1, 1));
+        assert_eq!((story.container("i").last, story.container("j").restart_count), (None, 0));
     }
     let waiting = Story::new("Always i:init j:init a", &[("i", DONE), ("j", "exit 0 in 9000")])
         .at(6_000, Turn::RestartKubelet(1_000))

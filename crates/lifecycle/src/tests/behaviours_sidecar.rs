@@ -216,8 +216,14 @@ fn should_call_the_containers_pre_stop_hook_and_terminate_it_if_its_liveness_pro
 
 #[test]
 fn a_probe_kills_within_its_own_grace() {
-    for (plan, dead_ms) in [("Always a:live", 30_000), ("Always a:live/5000", 5_000), ("Always a:live/500", 2_000)] {
-        let story = Story::new(plan, &[("a", "deaf, first sick 5000")]).until(45_000);
+    for (plan, dead_ms) in [
+        ("Always a:live", 30_000),
+        ("Always a:live/5000", 5_000),
+        ("Always a:live/500", 2_000),
+        ("Always a:live/60000", 60_000),
+        ("Always@1000 a:live/60000", 60_000),
+    ] {
+        let story = Story::new(plan, &[("a", "deaf, first sick 5000")]).until(75_000);
         assert_eq!(story.when("exit a#0 137") - story.when("term a#0"), dead_ms, "{plan}");
         story.order("exit a#0 137, start a#1").told("Killing", "Container a failed liveness probe, will be restarted");
     }
