@@ -53,34 +53,35 @@ async fn the_latest_memory_of_each_pod_is_written_before_the_writer_ends() {
 
 #[test]
 fn s_m02_a_damaged_record_costs_only_itself() {
-    let dir = bed(&["a", "b", "whole"]);
-    let pods = pods_dir(dir.path());
-    for file in ["a/pod.json", "b/state.json"] {
-        let path = pods.join(file);
+    for file in [POD, MEMORY] {
+        let dir = bed(&["damaged", "whole"]);
+        let path = pods_dir(dir.path()).join("damaged").join(file);
         let whole = fs::read(&path).unwrap();
-        for cut in (0..whole.len()).step_by(whole.len() / 64 + 1) {
-            fs::write(&path, &whole[..cut]).unwrap();
+        let lost = || {
             let loaded = load(dir.path());
             assert!(loaded["whole"].pod.is_some() && loaded["whole"].memory.is_some());
-            assert_eq!((loaded["a"].pod.is_none(), loaded["a"].memory.is_some()), (file == "a/pod.json" || cut == 0, true));
-            assert_eq!((loaded["b"].pod.is_some(), loaded["b"].memory.is_none()), (true, file == "b/state.json"));
+            let stored = &loaded["damaged"];
+            (stored.pod.is_none(), stored.memory.is_none())
+        };
+        assert_eq!(lost(), (false, false));
+        let only_it = (file == POD, file == MEMORY);
+        for cut in (0..whole.len()).step_by(whole.len() / 64 + 1) {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(lost(), only_it, "{file} cut at {cut}");
         }
         for flip in 0..256 {
             let mut bytes = whole.clone();
             let at = flip * 31 % bytes.len();
             bytes[at] ^= 1 << (flip % 8);
             fs::write(&path, &bytes).unwrap();
-            // Whatever it reads as, the others are whole and nothing panics.
-            assert!(load(dir.path())["whole"].pod.is_some());
+            // It may read as something else, but nothing else is lost.
+            let (pod, memory) = lost();
+            assert!((pod, memory) == (false, false) || (pod, memory) == only_it, "{file} flip {flip}");
         }
         fs::remove_file(&path).unwrap();
+        assert_eq!(lost(), only_it);
         fs::create_dir(&path).unwrap();
-        let loaded = load(dir.path());
-        assert!(loaded["a"].pod.is_none() && loaded["whole"].memory.is_some());
-        if file == "a/pod.json" {
-            continue;
-        }
-        assert!(loaded["b"].memory.is_none());
+        assert_eq!(lost(), only_it);
     }
 }
 
