@@ -108,6 +108,8 @@ pub(crate) struct Known {
     pub(crate) told: Vec<Option<Vec<Told>>>,
     /// Pods whose stored records are damaged or older than what the last kubelet knew.
     pub(crate) forgotten: BTreeSet<String>,
+    /// Pods whose stored records were ever damaged.
+    pub(crate) damaged: BTreeSet<String>,
     /// Nothing goes wrong any more.
     pub(crate) calm: bool,
 }

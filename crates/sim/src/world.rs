@@ -115,6 +115,7 @@ pub(crate) struct World {
     mutant: Option<Mutant>,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
+    serial: u64,
     wall_ahead_ns: i64,
     kubelet: Option<Kubelet>,
     /// Since this epoch's kubelet listens to events.
@@ -168,6 +169,7 @@ impl World {
             mutant,
             queue: BTreeMap::new(),
             sequence: 0,
+            serial: 0,
             wall_ahead_ns: 0,
             kubelet: None,
             listens: false,

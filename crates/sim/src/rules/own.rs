@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub(super) struct Own {
     /// Containers that the present kubelet knows to be dead.
-    dead: BTreeSet<String>,
+    dead: BTreeMap<String, String>,
     hooked: BTreeSet<(String, &'static str)>,
     /// When each container was last stopped.
     stopped: BTreeMap<String, u64>,
@@ -36,9 +36,11 @@ impl Checker for Own {
                 self.counts.clear();
                 self.ready_before = std::mem::take(&mut self.ready);
             }
-            Fact::Saw { pod, .. } => {
+            // What an earlier machine of the pod knew, a later one has not heard.
+            Fact::Ended { uid, .. } => self.dead.retain(|_, of| of != uid),
+            Fact::Saw { uid, pod, .. } => {
                 let ended = pod.containers.iter().filter(|seen| matches!(seen.state, ObservedState::Exited { .. }));
-                self.dead.extend(ended.map(|seen| seen.id.clone()));
+                self.dead.extend(ended.map(|seen| (seen.id.clone(), (*uid).to_owned())));
             }
             Fact::Issued(flight) => {
                 if let Effect::StopContainer { container_id, .. } = flight.effect()
@@ -66,7 +68,7 @@ impl Checker for Own {
 impl Own {
     fn issued(&mut self, flight: &Flight, marks: &mut Marks) -> Result<(), String> {
         match flight.effect() {
-            Effect::Probe { container_id, .. } if self.dead.contains(container_id) => {
+            Effect::Probe { container_id, .. } if self.dead.contains_key(container_id) => {
                 Err(format!("{container_id} is dead and is probed"))
             }
             Effect::PostStart { container_id, .. } | Effect::PreStop { container_id, .. } => {
@@ -120,7 +122,8 @@ impl Own {
                 && before
                 && !known.forgotten.contains(seen.uid)
             {
-                if !said.ready {
+                // Who is being stopped, or has failed for good, is not ready any more.
+                if !said.ready && !seen.report.phase.is_terminal() {
                     return Err(format!("{} was ready before the kubelet's restart", said.container_id));
                 }
                 marks.hit(Mark::ReadinessKept);

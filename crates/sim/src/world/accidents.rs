@@ -159,6 +159,7 @@ impl World {
             self.note(format_args!("records of {uid} are damaged"));
             self.mark(Mark::RecordDamaged);
             self.known.forgotten.insert(uid.clone());
+            self.known.damaged.insert(uid.clone());
             match self.rng.below(3) {
                 0 => _ = self.finished.remove(&uid),
                 1 => self.stored.get_mut(&uid).into_iter().for_each(|stored| stored.memory = None),

@@ -18,7 +18,8 @@ const SENT_PERMILLE: u64 = 500;
 
 impl World {
     pub(super) fn issue(&mut self, (uid, generation, id): (String, u64, EffectId), job: Box<Job>) {
-        let serial = self.known.flights.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.serial += 1;
+        let serial = self.serial;
         let fate = self.fate(&job.effect);
         self.trace.note(self.known.now_ms, format_args!("{uid}/{generation} do {} {:?} ({fate:?})", id.0, job.effect));
         let flight = Flight {

@@ -6,12 +6,14 @@ use crate::kubelet::Mutant;
 use crate::truth::Change;
 use agent::core::{Job, Message, Request, RuntimeEvent, RuntimePod, digest_of};
 use cri::keys::PodKey;
-use lifecycle::{Effect, EffectId, ObservedPod, ObservedState, Stage, UNSTAMPED};
+use lifecycle::{Effect, EffectId, Memory, ObservedPod, ObservedState, Stage, UNSTAMPED};
 
 /// Between listings, as the agent has them.
 const LIST_CALM_MS: u64 = 60_000;
 const LIST_BUSY_MS: u64 = 10_000;
 const LIST_LOOK_MS: u64 = 5_000;
+/// Until something to be remembered is on disk.
+const STORE_MS: u64 = 15;
 
 impl World {
     pub(super) fn dispatch(&mut self, requests: Vec<Request>) {
@@ -74,8 +76,8 @@ impl World {
     }
 
     fn store_later(&mut self, store: Store) {
-        let (epoch, after_ms) = (self.known.epoch, self.rng.between(1, 20));
-        self.at(after_ms, Happening::Store { epoch, store });
+        // One after the other: what is stored later is newer.
+        self.at(STORE_MS, Happening::Store { epoch: self.known.epoch, store });
     }
 
     pub(super) fn store(&mut self, store: Store) {
@@ -84,6 +86,7 @@ impl World {
             Store::ForgetFinished(uid) => _ = self.finished.remove(&uid),
             Store::Memory(uid, memory) => {
                 // It lies beside the pod's directories, which SetUp makes and TearDown removes.
+                self.note(format_args!("  {uid} remembered: {}", brief(&memory)));
                 if let Some(stored) = self.stored.get_mut(&uid) {
                     stored.memory = Some(*memory);
                     self.known.forgotten.remove(&uid);
@@ -254,4 +257,20 @@ impl World {
         let (epoch, after_ms) = (self.known.epoch, self.rng.between(1, 5));
         self.at(after_ms, Happening::Listed { epoch, message });
     }
+}
+
+fn brief(memory: &Memory) -> String {
+    let mark = |is: bool, sign: &'static str| if is { sign } else { "" };
+    let container = |of: &lifecycle::ContainerMemory| {
+        let marks = [mark(of.started, "s"), mark(of.ready, "r"), mark(of.hooked, "h")].concat();
+        let last = of.last.as_ref().map(|last| last.exit_code);
+        format!("{}#{} {}{{{marks}}}{last:?}", of.name, of.attempt, of.container_id)
+    };
+    let containers: Vec<String> = memory.containers.iter().map(container).collect();
+    format!(
+        "{:?} {:?} [{}]",
+        memory.ending.as_ref().map(|ending| ending.phase),
+        memory.kill_at_ns,
+        containers.join(" ")
+    )
 }
