@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::error::{internal, on_pool};
 use crate::files::{self, FileError};
-use crate::network::NetworkError;
+use crate::network::{NetworkError, Ports};
 use crate::record::Phase;
 use crate::state::{Core, Sandbox};
 use crate::{Config, filter, shim_process, status};
@@ -78,15 +78,18 @@ async fn repair(core: Weak<Core>) {
     loop {
         tokio::time::sleep(REPAIR).await;
         let Some(core) = core.upgrade() else { return };
-        // One on the machine's network needs no bridge.
-        let connected = |sandbox: &Arc<Sandbox>| sandbox.phase() < Phase::Stopped && sandbox.state().address.is_some();
-        let ids: Vec<String> = core.sandboxes().iter().filter(|s| connected(s)).map(|s| s.id.clone()).collect();
-        if ids.is_empty() {
+        // One on the machine's network has no address, and needs no bridge.
+        let connected = |sandbox: Arc<Sandbox>| {
+            let (phase, address) = (sandbox.phase(), sandbox.state().address);
+            address.filter(|_| phase == Phase::Ready).map(|address| (sandbox.id.clone(), core.ports(&sandbox, address)))
+        };
+        let pods: Vec<(String, Ports)> = core.sandboxes().into_iter().filter_map(connected).collect();
+        if pods.is_empty() {
             continue;
         }
         let network = Arc::clone(&core.network);
         drop(core);
-        if let Ok(Err(error)) = on_pool(move || network.repair(&ids)).await {
+        if let Ok(Err(error)) = on_pool(move || network.repair(&pods)).await {
             warn!(%error, "the pods' network cannot be checked");
         }
     }

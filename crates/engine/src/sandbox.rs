@@ -1,5 +1,6 @@
 //! A sandbox's life: run, stop, remove. Each caller holds the sandbox's turn.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::delete;
 use crate::error::{internal, on_pool};
 use crate::files;
 use crate::ids;
-use crate::network::{self, Connection, Pins, Plan};
+use crate::network::{self, Connection, Pins, Plan, Ports};
 use crate::record::{self, Phase, SandboxRecord};
 use crate::recover::CGROUP_FILE;
 use crate::shim_link::{ShimError, ShimLink};
@@ -131,12 +132,21 @@ impl Core {
             link: network::link_name(&sandbox.id),
             address,
             cidr: self.network.cidr(),
+            ports: self.ports(sandbox, address),
         });
         Making {
             resolv_conf,
             hosts,
             plan: Plan { pins: Pins::new(&sandbox.dir), connection, ipc: sandbox.shares().ipc },
         }
+    }
+
+    /// A pod on the machine's network has no address, and no need of these.
+    pub(crate) fn ports(&self, sandbox: &Sandbox, pod: Ipv4Addr) -> Ports {
+        let list = spec::host_ports(&sandbox.config).unwrap_or_default();
+        // After the bridge, of which there is one for each engine.
+        let table = format!("{}-{}", self.config.bridge, sandbox.id.get(..8).unwrap_or(&sandbox.id));
+        Ports { table, link: network::link_name(&sandbox.id), pod, list }
     }
 
     async fn start_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
@@ -205,7 +215,11 @@ impl Core {
         self.kill_containers(sandbox).await?;
         self.end_shim(sandbox).await?;
         let pins = Pins::new(&sandbox.dir);
-        on_pool(move || pins.release()).await?.map_err(internal("let go of the sandbox's namespaces"))?;
+        let ports = sandbox.state().address.map(|address| self.ports(sandbox, address));
+        let network = Arc::clone(&self.network);
+        let released =
+            on_pool(move || ports.map_or(Ok(()), |ports| network.close_ports(&ports)).and_then(|()| pins.release()));
+        released.await?.map_err(internal("let go of the sandbox's network and namespaces"))?;
         // Only now: while a namespace is held an address in it may still answer.
         if let Some(address) = sandbox.state().address.take() {
             self.network.release(address);
@@ -340,8 +354,8 @@ fn check(config: &v1::PodSandboxConfig) -> Result<(), Refused> {
     }
     let shares = spec::shares(config)?;
     // On the machine's network a container listens on the port itself.
-    if shares.network == Scope::Pod && config.port_mappings.iter().any(|port| port.host_port != 0) {
-        return Err(Refused::new("port_mappings.host_port", "not supported yet by the embedded engine"));
+    if shares.network == Scope::Pod {
+        spec::host_ports(config)?;
     }
     let Some(linux) = &config.linux else { return Ok(()) };
     if !linux.sysctls.is_empty() {
@@ -397,7 +411,7 @@ mod tests {
             (v1::PodSandboxConfig::default(), "metadata"),
             (v1::PodSandboxConfig { hostname: "x".repeat(65), ..good.clone() }, "hostname"),
             (v1::PodSandboxConfig { hostname: "a\nb".into(), ..good.clone() }, "hostname"),
-            (v1::PodSandboxConfig { port_mappings: vec![port], ..good.clone() }, "port_mappings.host_port"),
+            (v1::PodSandboxConfig { port_mappings: vec![port], ..good.clone() }, "port_mappings.container_port"),
             (linux(v1::LinuxPodSandboxConfig { cgroup_parent: "/a/../b".into(), ..default() }), "cgroup_parent"),
             (linux(v1::LinuxPodSandboxConfig { sysctls: [("a".into(), "b".into())].into(), ..default() }), "sysctls"),
             (

@@ -3,6 +3,7 @@
 mod capabilities;
 mod command;
 mod namespaces;
+mod ports;
 mod signals;
 
 use std::path::{Component, Path, PathBuf};
@@ -15,6 +16,7 @@ use shim::protocol::{self, ContainerSpec, Mount, MountSource, Process, Propagati
 use crate::network::Pins;
 pub(crate) use capabilities::Privileged;
 pub(crate) use namespaces::{Scope, Shares, shares};
+pub(crate) use ports::host_ports;
 pub(crate) use signals::{protocol_name, stop_signal};
 
 /// What a container that is not privileged finds empty.

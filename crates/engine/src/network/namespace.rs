@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::links::Links;
-use super::{Cidr, NetworkError, step};
+use super::{Cidr, NetworkError, Ports, step};
 use crate::spec::Scope;
 use crate::sys;
 
@@ -77,6 +77,7 @@ pub(crate) struct Connection {
     pub(crate) link: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) cidr: Cidr,
+    pub(crate) ports: Ports,
 }
 
 /// Does all of a plan; `bridge` is that of its connection. To be called on a thread that ends afterwards: it leaves its
