@@ -53,6 +53,7 @@ pub(super) fn done_of(effect: &Effect) -> Done {
         }
         Effect::EnsureImage { container } => Done::Image { image_ref: format!("ref-{container}") },
         Effect::StartContainer { container, attempt, .. } => Done::Container { id: format!("{container}#{attempt}") },
+        Effect::Probe { .. } => Done::Probe { healthy: true, output: String::new() },
         _ => Done::Nothing,
     }
 }
