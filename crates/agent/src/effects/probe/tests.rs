@@ -88,6 +88,19 @@ async fn tcp_asks_only_for_a_connection() {
 }
 
 #[tokio::test]
+async fn a_server_reads_an_orderly_end_from_every_probe() {
+    let silent = Server::silent().await;
+    let port = silent.port;
+    for _ in 0..100 {
+        assert_eq!(tcp("127.0.0.1", port, Duration::from_secs(60)).await, Ok(Finding::Healthy));
+        silent.connection().await.ended().await;
+    }
+    let found = grpc::check(("127.0.0.1", port), "", Duration::from_millis(50)).await;
+    assert!(matches!(found, Finding::Unhealthy(_)));
+    silent.connection().await.ended().await;
+}
+
+#[tokio::test]
 async fn tcp_without_an_answer_is_a_failure_when_its_time_is_over() {
     // A full queue of connections: the kernel drops what comes on top.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
