@@ -252,13 +252,14 @@ impl Loop {
             let (world, messages) = (self.world.clone(), self.messages.clone());
             match request {
                 Request::Perform { uid, generation, id, job } => {
-                    let remembered = matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
+                    let remembered =
+                        matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
                     tokio::spawn(async move {
                         if let Some(remembered) = remembered {
                             remembered.await;
                         }
-                    let performed = effects::perform(world, *job).await;
-                    tell(&messages, Message::Completed { uid, generation, id, performed }).await;
+                        let performed = effects::perform(world, *job).await;
+                        tell(&messages, Message::Completed { uid, generation, id, performed }).await;
                     });
                 }
                 Request::Inspect(uid) => drop(tokio::spawn(inspect(world, uid, messages))),

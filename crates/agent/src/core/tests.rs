@@ -10,7 +10,8 @@ use super::*;
 use crate::plan;
 
 fn agent(sources: usize) -> Agent {
-    let offer = Offer { pods: 10_000, cpu_millis: 2_000, memory_bytes: 1 << 30, os: "linux".into(), ..Offer::default() };
+    let offer =
+        Offer { pods: 10_000, cpu_millis: 2_000, memory_bytes: 1 << 30, os: "linux".into(), ..Offer::default() };
     let node = NodeFacts { node_name: "n".into(), offer, ..NodeFacts::default() };
     Agent::new(Arc::new(node), sources)
 }
@@ -188,7 +189,9 @@ fn complete_all(agent: &mut Agent, now: Now, outbox: &mut Outbox) -> Vec<String>
             let done = match &job.effect {
                 Effect::RunSandbox { .. } => Done::Sandbox { id: format!("s-{uid}"), ips: vec!["10.0.0.9".into()] },
                 Effect::EnsureImage { .. } => Done::Image { image_ref: "sha256:1".into() },
-                Effect::StartContainer { container, attempt, .. } => Done::Container { id: format!("{container}{attempt}-{uid}") },
+                Effect::StartContainer { container, attempt, .. } => {
+                    Done::Container { id: format!("{container}{attempt}-{uid}") }
+                }
                 Effect::Probe { .. } | Effect::Inspect | Effect::StopContainer { .. } => continue,
                 _ => Done::Nothing,
             };
@@ -228,7 +231,8 @@ fn who_finds_no_room_is_refused_and_nothing_of_it_is_made() {
     assert!(!asked.iter().any(|ask| ask.starts_with("u2")), "{asked:?}");
     let refused = status(&agent, "u2");
     assert_eq!((refused.phase.as_deref(), refused.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
-    let message = "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000";
+    let message =
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000";
     assert_eq!(refused.message.as_deref(), Some(message));
     assert_eq!(told(&agent), ["b OutOfcpu "]);
     // Room that is left by others is for those that come; who was refused stays so until it is written anew.
@@ -247,7 +251,7 @@ fn pods_that_have_ended_take_no_room() {
     let mut once = Pod::clone(&pod_with("a", "u1", &asks));
     once.spec.as_mut().unwrap().restart_policy = Some("Never".into());
     let once = Arc::new(once);
-    agent.take(at(2), report(0, &[once.clone()]), &mut outbox);
+    agent.take(at(2), report(0, std::slice::from_ref(&once)), &mut outbox);
     complete_all(&mut agent, at(3), &mut outbox);
     let mut ended = runtime_pod("a", "u1");
     ended.observed.containers[0].id = "c0-u1".into();
@@ -296,7 +300,10 @@ fn two_files_that_declare_one_pod_are_told() {
     agent.take(at(2), Message::Report(SourceReport { source: 0, files }), &mut outbox);
     assert_eq!(told(&agent), ["web FailedValidation "]);
     let message = agent.history()[0].to_v1("n").message.unwrap();
-    assert_eq!(message, r#"Error validating pod web_default(u2) from b.yaml due to duplicate pod name "web", ignoring"#);
+    assert_eq!(
+        message,
+        r#"Error validating pod web_default(u2) from b.yaml due to duplicate pod name "web", ignoring"#
+    );
 }
 
 #[test]

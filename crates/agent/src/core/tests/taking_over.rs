@@ -49,7 +49,8 @@ fn a_pod_that_ran_before_is_not_asked_whether_it_may() {
         let mut agent = agent(1);
         let mut outbox = Outbox::new();
         let stored = Stored { pod: None, memory: Some(memory("u1")) };
-        let (pods, stored) = if remembered { (vec![runtime_pod("a", "u1")], vec![("u1", stored)]) } else { Default::default() };
+        let (pods, stored) =
+            if remembered { (vec![runtime_pod("a", "u1")], vec![("u1", stored)]) } else { Default::default() };
         agent.take(at(1), started_with(pods, stored), &mut outbox);
         agent.take(at(2), report(0, &[pod_with("a", "u1", &asks)]), &mut outbox);
         assert_eq!(status(&agent, "u1").phase.as_deref(), Some(phase));
@@ -128,7 +129,9 @@ fn what_is_only_left_on_disk_is_cleaned_under_its_name() {
     let jobs: Vec<(String, String)> = outbox
         .iter()
         .filter_map(|request| match request {
-            Request::Perform { job, .. } if job.effect == Effect::TearDown => Some((job.key.name.clone(), job.key.uid.clone())),
+            Request::Perform { job, .. } if job.effect == Effect::TearDown => {
+                Some((job.key.name.clone(), job.key.uid.clone()))
+            }
             _ => None,
         })
         .collect();
@@ -161,7 +164,10 @@ fn a_pod_that_changes_in_place_is_stored_anew() {
     agent.take(at(2), report(0, &[pod("a", "u1")]), &mut outbox);
     complete_all(&mut agent, at(3), &mut outbox);
     agent.take(at(4), report(0, &[pod_with("a", "u1", &with_pre_stop())]), &mut outbox);
-    assert!(outbox.iter().any(|request| matches!(request, Request::SavePod(pod) if pod::uid(pod) == "u1")), "{outbox:?}");
+    assert!(
+        outbox.iter().any(|request| matches!(request, Request::SavePod(pod) if pod::uid(pod) == "u1")),
+        "{outbox:?}"
+    );
 }
 
 /// Effects are told apart by their numbers, which begin anew with every machine.
