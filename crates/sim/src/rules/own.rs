@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Own {
     /// Containers that the present kubelet knows to be dead.
     dead: BTreeMap<String, String>,
+    machines: BTreeSet<String>,
     hooked: BTreeSet<(String, &'static str)>,
     /// When each container was last stopped.
     stopped: BTreeMap<String, u64>,
@@ -31,14 +32,18 @@ impl Checker for Own {
         match fact {
             Fact::KubeletDied => {
                 self.dead.clear();
+                self.machines.clear();
                 self.hooked.clear();
                 self.stopped.clear();
                 self.counts.clear();
                 self.ready_before = std::mem::take(&mut self.ready);
             }
             // What an earlier machine of the pod knew, a later one has not heard.
-            Fact::Ended { uid, .. } => self.dead.retain(|_, of| of != uid),
-            Fact::Saw { uid, pod, .. } => {
+            Fact::Ended { uid, .. } => {
+                self.dead.retain(|_, of| of != uid);
+                self.machines.remove(*uid);
+            }
+            Fact::Saw { uid, pod, .. } if self.machines.contains(*uid) => {
                 let ended = pod.containers.iter().filter(|seen| matches!(seen.state, ObservedState::Exited { .. }));
                 self.dead.extend(ended.map(|seen| (seen.id.clone(), (*uid).to_owned())));
             }
@@ -58,7 +63,10 @@ impl Checker for Own {
                     }
                 }
             }
-            Fact::Machine(seen) => return self.machine(seen, known, marks),
+            Fact::Machine(seen) => {
+                self.machines.insert(seen.uid.to_owned());
+                return self.machine(seen, known, marks);
+            }
             _ => {}
         }
         Ok(())

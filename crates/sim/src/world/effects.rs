@@ -86,6 +86,9 @@ impl World {
         if orphaned && (own || !self.rng.chance(SENT_PERMILLE)) {
             return;
         }
+        if orphaned && self.is_beyond_knowing(&flight) {
+            return;
+        }
         let fate = flight.fate;
         let happens = !matches!(fate, Fate::FailsBefore | Fate::UnknownBefore);
         let real = if self.runtime_down && !is_file_work(&flight.job.effect) {
@@ -115,6 +118,18 @@ impl World {
             self.at(CALL_WITHIN_MS + 31_000, Happening::GiveUp);
             self.answer_stops();
         }
+    }
+
+    /// A start that hung in the runtime over the kubelet's death, while the next kubelet has started an attempt that was
+    /// already there: no name holds it back, and nobody can know of it. Real runtimes give such calls up.
+    fn is_beyond_knowing(&self, flight: &Flight) -> bool {
+        let Effect::StartContainer { container, .. } = flight.effect() else { return false };
+        self.known.truth.containers.iter().any(|known| {
+            known.alive()
+                && known.key.uid == flight.uid
+                && known.seen.name == *container
+                && known.started_ms > flight.issued_ms
+        })
     }
 
     fn answer_after(&mut self, flight: &Flight, fate: Fate) -> u64 {

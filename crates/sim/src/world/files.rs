@@ -201,7 +201,6 @@ impl World {
         let mut changed = Pod::clone(pod);
         match (self.mutant, &mut changed.spec) {
             (Some(Mutant::ForgetsGate), _) => changed.metadata.name.clone_from(&changed.metadata.uid),
-            (Some(Mutant::SkipsInit), Some(spec)) => spec.init_containers = None,
             (Some(Mutant::MissesEdits), Some(spec)) => {
                 for container in &mut spec.containers {
                     container.image = Some(format!("image-{}:1", container.name));
