@@ -214,7 +214,7 @@ fn batch(machine: &Machine, dice: &mut Dice, containers: usize) -> BTreeMap<(Str
             };
             // Every twentieth waits for the moment at which the kubelet is killed.
             let gate = format!("{pod}-{index}");
-            let gated = (pod * CONTAINERS_OF_A_POD + index) % 20 == 0;
+            let gated = (pod * CONTAINERS_OF_A_POD + index).is_multiple_of(20);
             let wait = if gated { format!("until [ -e /gate/{gate} ]; do usleep 2000; done\n") } else { String::new() };
             let container = format!("c{index}");
             specs.push(json!({"name": container, "image": "busybox", "imagePullPolicy": "IfNotPresent",

@@ -1,9 +1,9 @@
 //! Another image for a container of a pod that keeps its identity (its manifest gives a UID): what restarts and what does
 //! not. Both names mean one image, so that nothing but the name tells the versions apart.
 
-use e2e::story::{OTHER_NAME, is, probe, restarts, status};
+use e2e::story::{OTHER_NAME, is, looks, probe, restarts, status};
 use e2e::{Machine, Options, Part, Play, Term};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 
@@ -100,7 +100,7 @@ fn should_not_start_a_regular_container_restart_policy_never() {
 
 /// Fails until the flag `healthy` is there.
 fn unhealthy() -> Value {
-    probe(json!({"exec": {"command": ["test", "-e", "/story/healthy"]}}))
+    probe(looks("test -e /story/healthy"))
 }
 
 /// After a probe has killed the container it runs from the image it is given then, whichever of the two probes it was.
