@@ -167,7 +167,8 @@ impl PodMachine {
             Input::Reject { reason, message } => self.reject(reason, message),
             Input::Desired(plan) => self.desire(plan, actions),
             Input::Delete { grace_ms } => self.delete(grace_ms, actions),
-            Input::Observed { stamp, pod } => {
+            Input::Observed { stamp, mut pod } => {
+                self.core.doubt_strangers(stamp, &mut pod);
                 let first_ns = pod.sandboxes.iter().map(|sandbox| sandbox.created_at_ns).filter(|&ns| ns > 0).min();
                 if let Some(first_ns) = first_ns {
                     self.core.started_at(first_ns);

@@ -6,7 +6,7 @@ use super::life::Life;
 use super::record::{Network, Record};
 use super::retry::{Gate, Retry};
 use crate::backoff::RETRY;
-use crate::{Action, Effect, Memory, Millis, Now, PodPlan};
+use crate::{Action, Effect, Memory, Millis, Now, ObservedPod, PodPlan, UNSTAMPED};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Core {
@@ -110,6 +110,19 @@ impl Core {
 
     pub(crate) fn wake(&mut self, at_ms: Millis) {
         self.wake_ms = Some(self.wake_ms.map_or(at_ms, |earlier_ms| earlier_ms.min(at_ms)));
+    }
+
+    /// An event may come after the end of what it tells of. So a container that it shows, that is not known and is not being
+    /// started, is not believed before the runtime was asked.
+    pub(crate) fn doubt_strangers(&mut self, stamp_ms: Millis, pod: &mut ObservedPod) {
+        if stamp_ms != UNSTAMPED {
+            return;
+        }
+        let shown = pod.containers.len();
+        pod.containers.retain(|seen| self.record.container(&seen.id).is_some() || self.ledger.starts(&seen.name));
+        if pod.containers.len() < shown {
+            self.record.hint_ms = Some(self.now.mono_ms);
+        }
     }
 
     /// Asks that the runtime be asked, unless it was later than this.

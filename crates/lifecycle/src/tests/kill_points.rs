@@ -329,7 +329,8 @@ fn rich_settings() -> impl Iterator<Item = Plot> {
     casts.into_iter().flat_map(|(cast, written)| settings().map(move |plot| Plot { cast, written, ..plot })).filter(
         |plot| {
             // A pod that is never restarted does not outlive its sandbox.
-            !(plot.sandbox_lost && plot.cast == Cast::RestartAll)
+            let lives_on = !(plot.sandbox_lost && plot.cast == Cast::RestartAll);
+            lives_on && plot.newest_first == (plot.written == Written::Stale)
         },
     )
 }

@@ -374,3 +374,38 @@ fn rule_06_a_stale_answer_does_not_bring_back_what_was_removed() {
        900004 see s0 a#0=1 a#1=1 a#2 => remove a#0",
     );
 }
+
+#[test]
+fn rule_06_a_late_event_does_not_bring_back_what_was_forgotten() {
+    Script::up("Always a:pre").run(
+        "2000 event s0 a#0=1         => start a#1 in s0
+         2001 ok start a#1           =>
+       900000 event s0 a#1=1         => start a#2 in s0
+       900001 ok start a#2           => remove a#0
+       900002 ok remove a#0          =>
+       900003 see s0 a#1=1 a#2       =>
+       900004 event s0 a#0 a#1=1 a#2 =>
+       900005 tick                   => inspect
+       900006 see s0 a#1=1 a#2       =>
+       900006 ok inspect             =>
+       900006 is a Running
+       900006 deadline none",
+    );
+}
+
+#[test]
+fn rule_05_unknown_start_of_a_plan_that_changed_meanwhile_is_looked_for() {
+    Script::new("Always a").run(
+        "1001 see                    =>
+         1002 admit                  => set_up, image a
+         1003 ok set_up              => sandbox 0
+         1004 ok image a             =>
+         1005 ok sandbox 0           => start a#0 in s0
+         1006 hash a new             => image a
+         1007 ok image a             =>
+         1008 unknown start a#0      =>
+         1009 tick                   => inspect
+         1010 see s0 a#0             => stop a#0 30000
+         1010 ok inspect             =>",
+    );
+}
