@@ -114,6 +114,7 @@ fn updated_after_a_probe(policy: &str) {
         machine.open(&name, "healthy");
         machine.play(&play.with_image_renamed("main"));
         machine.await_pod(&name, |pod| image(pod, "main") == OTHER_NAME && restarts(pod, "main") > 1);
+        machine.await_told(&name, "main Started", 3);
     }
     machine.finish();
 }
@@ -143,6 +144,7 @@ fn sidecar_updated_after_a_probe(policy: &str) {
         machine.open(&name, "healthy");
         machine.play(&play.with_image_renamed("sidecar-2"));
         machine.await_pod(&name, |pod| image(pod, "sidecar-2") == OTHER_NAME && restarts(pod, "sidecar-2") > 1);
+        machine.await_told(&name, "sidecar-2 Started", 3);
         machine.await_told(&name, "main Started", 1).starts("sidecar-1", 1);
         machine.story(&name).starts("main", 1);
     }
