@@ -50,11 +50,14 @@ impl Core {
             }
             let id = flight.id;
             actions.extend(self.ledger.cancel(|flight| flight.id == id).into_iter().map(Action::Cancel));
-        } else if !self.pre_stop_is_over(index, kill_at_ms, actions) || !self.has_turn(index, (stop.order, kill_at_ms))
-        {
-            return;
-        } else if self.ledger.busy(&subject) || !self.passes(self.gate(&self.record.containers[index].retry)) {
-            return;
+        } else {
+            let may = self.pre_stop_is_over(index, kill_at_ms, actions)
+                && self.has_turn(index, (stop.order, kill_at_ms))
+                && !self.ledger.busy(&subject)
+                && self.passes(self.gate(&self.record.containers[index].retry));
+            if !may {
+                return;
+            }
         }
         let grace_ms = dead_ms - self.now.mono_ms;
         self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
