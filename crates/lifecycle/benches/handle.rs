@@ -109,6 +109,12 @@ fn rich() -> (PodMachine, ObservedPod) {
     machine.handle(at(1_001), Input::Observed { stamp: 1_001, pod: pod.clone() }, &mut actions);
     machine.handle(at(1_002), Input::Admit, &mut actions);
     machine.handle(at(1_003), Input::Completed { id: EffectId(1), outcome: Outcome::Ok(Done::Nothing) }, &mut actions);
+    for action in actions.clone() {
+        if let Action::Do { id, effect: Effect::Probe { .. } } = action {
+            let outcome = Outcome::Ok(Done::Probe { healthy: true, output: String::new() });
+            machine.handle(at(1_003), Input::Completed { id, outcome }, &mut actions);
+        }
+    }
     (machine, pod)
 }
 
