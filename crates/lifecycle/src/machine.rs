@@ -70,8 +70,8 @@ pub struct PodMachine {
     settled: Option<Ending>,
     /// It was let in, by this kubelet or by one before it.
     admitted: bool,
-    /// By when a kubelet before this one wanted the containers dead.
-    inherited_ms: Option<Millis>,
+    /// By when the containers are to be dead, by both clocks: as this kubelet decided, or one before it.
+    kill_at: Option<(Millis, i64)>,
     revision: u64,
 }
 
@@ -83,7 +83,7 @@ impl PodMachine {
             state: State::Waiting,
             settled: None,
             admitted: false,
-            inherited_ms: None,
+            kill_at: None,
             revision: 0,
         }
     }
@@ -107,7 +107,7 @@ impl PodMachine {
             state: State::Terminating(Terminating::new(kill_at_ms)),
             settled: None,
             admitted: true,
-            inherited_ms: None,
+            kill_at: None,
             revision: 0,
         }
     }
@@ -151,6 +151,7 @@ impl PodMachine {
         let news = self.hear(input, actions);
         self.core.follow_runs();
         self.decide(actions);
+        self.note_kill_at();
         // Questions, and probes that turn nothing, are what a pod at rest consists of.
         let is_silent = |action: &Action| {
             matches!(action, Action::Do { effect: Effect::Probe { .. } | Effect::Inspect, .. } | Action::Tell(_))
@@ -242,7 +243,7 @@ impl PodMachine {
         if matches!(self.state, State::Waiting) {
             self.admitted = true;
             let mut syncing = Syncing::new(&self.core.plan);
-            syncing.kill_at_ms = self.inherited_ms;
+            syncing.kill_at_ms = self.kill_at.map(|(at_ms, _)| at_ms);
             self.enter(State::Syncing(syncing));
         }
     }
