@@ -30,6 +30,7 @@ fn plan() -> PodPlan {
         full_name: "web_default".to_owned(),
         generation: 0,
         active_deadline_ms: None,
+        max_restart_delay_ms: backoff::CRASH.max_ms,
         host_network: false,
         restart_policy: RestartPolicy::Always,
         grace_ms: 30_000,

@@ -98,6 +98,7 @@ impl PodMachine {
             restart_policy: RestartPolicy::Never,
             grace_ms,
             active_deadline_ms: None,
+            max_restart_delay_ms: crate::backoff::CRASH.max_ms,
             host_network: false,
             containers: Vec::new(),
         };

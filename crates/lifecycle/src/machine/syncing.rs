@@ -40,7 +40,7 @@ impl Syncing {
             is_set_up: false,
             set_up: Retry::new(RETRY),
             sandbox: Retry::new(RETRY),
-            slots: plan.containers.iter().map(Slot::new).collect(),
+            slots: plan.containers.iter().map(|c| Slot::new(c, plan.max_restart_delay_ms)).collect(),
             kill_at_ms: None,
         }
     }
@@ -54,7 +54,7 @@ impl Syncing {
         };
         for plan in &core.plan.containers {
             let slot = former.containers.iter().position(|f| kept(plan, f)).and_then(|index| slots[index].take());
-            self.slots.push(slot.unwrap_or_else(|| Slot::new(plan)));
+            self.slots.push(slot.unwrap_or_else(|| Slot::new(plan, core.plan.max_restart_delay_ms)));
         }
         let plans = &core.plan.containers;
         let obsolete = core.ledger.cancel(|flight| match &flight.effect {
