@@ -6,7 +6,7 @@ use crate::marks::{Mark, Marks};
 
 use crate::truth::Container;
 use lifecycle::{ContainerKind, Effect, ObservedState, PodPlan, Stage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a container's newest run in one sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(super) struct Order {
     /// Sandboxes in which a regular container was begun.
     initialized: BTreeMap<String, bool>,
     ending: BTreeMap<String, Option<u64>>,
+    /// Containers that the present kubelet has stopped.
+    stopped: BTreeSet<String>,
 }
 
 impl Checker for Order {
@@ -31,7 +33,10 @@ impl Checker for Order {
 
     fn see(&mut self, fact: &Fact<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
         match fact {
-            Fact::KubeletStarted => self.ending.clear(),
+            Fact::KubeletStarted => {
+                self.ending.clear();
+                self.stopped.clear();
+            }
             Fact::Started(started) => {
                 let again = known.truth.containers.iter().find(|other| {
                     other.alive()
@@ -71,9 +76,12 @@ impl Checker for Order {
             }
             Fact::Ended { uid, .. } => _ = self.ending.remove(*uid),
             Fact::Issued(flight) => {
-                if let Effect::StopContainer { container_id, .. } = flight.effect()
-                    && let Some(Some(kill_at_ms)) = self.ending.get(&flight.uid)
+                let Effect::StopContainer { container_id, .. } = flight.effect() else { return Ok(()) };
+                // One that was being stopped for its own sake has had its turn.
+                let first = self.stopped.insert(container_id.clone());
+                if let Some(Some(kill_at_ms)) = self.ending.get(&flight.uid)
                     && known.now_ms < *kill_at_ms
+                    && first
                 {
                     return in_reverse(container_id, known, marks);
                 }
