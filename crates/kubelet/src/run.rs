@@ -103,13 +103,14 @@ fn directories(config: &Config) -> Result<()> {
     make(&config.pod_logs_dir, 0o755)
 }
 
-/// Two kubelets with one run directory would both think the pods theirs.
+/// Two kubelets with one run directory would both think the pods theirs. The lock is the process's, not the descriptor's:
+/// a child on its way to `execve` must not hold it for a kubelet that was killed meanwhile (fcntl_locking(2)).
 fn lock(path: &Path) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
             bail!("another kubelet runs with this run directory ({}); give this one its own --run-dir", path.display())
         }
         Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
