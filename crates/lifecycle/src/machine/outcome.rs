@@ -118,6 +118,8 @@ impl PodMachine {
                 created_at_ns: now.wall_ns,
             };
             self.core.record.learn_container(seen, now);
+        } else {
+            self.core.unsure_ms = Some(now.mono_ms);
         }
         let (State::Syncing(syncing), Some(index)) = (&mut self.state, index) else { return };
         let plan = &self.core.plan.containers[index];

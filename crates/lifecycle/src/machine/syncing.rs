@@ -53,8 +53,17 @@ impl Syncing {
             plan.name == former.name && plan.hash == former.hash && plan.pull_policy == former.pull_policy
         };
         for plan in &core.plan.containers {
-            let slot = former.containers.iter().position(|f| kept(plan, f)).and_then(|index| slots[index].take());
-            self.slots.push(slot.unwrap_or_else(|| Slot::new(plan, core.plan.max_restart_delay_ms)));
+            let index = former.containers.iter().position(|former| former.name == plan.name);
+            let slot = match index.and_then(|index| Some((&former.containers[index], slots[index].take()?))) {
+                Some((former, slot)) if kept(plan, former) => slot,
+                Some((_, slot)) => {
+                    let mut fresh = Slot::new(plan, core.plan.max_restart_delay_ms);
+                    fresh.start.inherit_doubt(&slot.start);
+                    fresh
+                }
+                None => Slot::new(plan, core.plan.max_restart_delay_ms),
+            };
+            self.slots.push(slot);
         }
         let plans = &core.plan.containers;
         let obsolete = core.ledger.cancel(|flight| match &flight.effect {

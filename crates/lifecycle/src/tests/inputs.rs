@@ -216,3 +216,49 @@ fn a_lost_sandbox_is_told_and_starts_the_pod_over() {
          1004 ok stop_sandbox s0     => tell SandboxChanged, sandbox 1",
     );
 }
+
+#[test]
+fn rule_06_a_late_event_brings_no_former_sandbox_back() {
+    Script::up("Always a").run(
+        "2000 event s0 a#0 s7 a#9    =>
+         2001 tick                   => inspect
+         2002 see s0 a#0             =>
+         2002 ok inspect             =>
+         2002 deadline none",
+    );
+}
+
+#[test]
+fn rule_05_a_change_of_the_plan_forgets_no_doubt() {
+    Script::new("Always a").run(
+        "1001 see                    =>
+         1002 admit                  => set_up, image a
+         1003 ok set_up              => sandbox 0
+         1004 ok image a             =>
+         1005 ok sandbox 0           => start a#0 in s0
+         1006 unknown start a#0      =>
+         1006 hash a new             => image a
+         1006 ok image a             =>
+         1007 tick                   => inspect
+         1008 see s0 a#0             => stop a#0 30000",
+    );
+}
+
+#[test]
+fn a_sidecar_outlives_what_may_have_been_started() {
+    Script::new("Always s:sidecar a").run(
+        "1001 see                    =>
+         1002 admit                  => set_up, image s
+         1003 ok set_up              => sandbox 0
+         1004 ok image s             =>
+         1005 ok sandbox 0           => start s#0 in s0
+         1006 ok start s#0           => image a
+         1007 ok image a             => start a#0 in s0
+         1008 unknown start a#0      =>
+         1008 delete 30000           =>
+         1009 tick                   => inspect
+         1010 see s0 s#0 a#0         => stop a#0 29998
+         1010 ok inspect             =>
+         1011 event s0 s#0 a#0=0     => stop s#0 29997",
+    );
+}
