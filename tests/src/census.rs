@@ -21,8 +21,11 @@ impl Census {
         lines.extend(output("address", "ip", &["-o", "-4", "addr"]));
         lines.extend(output("nft", "nft", &["list", "tables"]));
         cgroups(Path::new("/sys/fs/cgroup"), &mut lines);
-        let others = neighbours(mark);
-        lines.retain(|line| !others.own(line));
+        // On a machine that others use at the same time (`SHARED_MACHINE`) only what bears our name counts.
+        if std::env::var_os("SHARED_MACHINE").is_some() {
+            let bridge = mark.replace("kt", "k");
+            lines.retain(|line| line.contains(mark) || line.contains(&bridge));
+        }
         Census { lines }
     }
 
@@ -30,55 +33,6 @@ impl Census {
     pub fn left_behind(&self, before: &Census) -> Vec<String> {
         self.lines.difference(&before.lines).cloned().collect()
     }
-}
-
-/// What other kubelets, and other suites, that run at this moment say is theirs. A kubelet says so with its flags, or
-/// by leaving them out; a suite names everything `k…<its pid>x<number>…`.
-struct Neighbours {
-    names: BTreeSet<String>,
-    default_group: bool,
-}
-
-fn neighbours(mark: &str) -> Neighbours {
-    let mut names = BTreeSet::new();
-    let mut default_group = false;
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if command.contains(mark) {
-            continue;
-        }
-        let flags = ["--pod-bridge=", "--cgroup-root=/"];
-        let claims = command.split('\0').filter_map(|word| flags.iter().find_map(|flag| word.strip_prefix(flag)));
-        names.extend(claims.filter(|name| !name.is_empty()).map(str::to_owned));
-        let kubelet = command.split('\0').next().is_some_and(|program| program.ends_with("kubelet"));
-        if kubelet && command.contains("--config=") {
-            default_group |= !command.contains("--cgroup-root=");
-            if !command.contains("--pod-bridge=") {
-                names.insert("kubelet0".to_owned());
-            }
-        }
-    }
-    Neighbours { names, default_group }
-}
-
-impl Neighbours {
-    fn own(&self, line: &str) -> bool {
-        let others = |word: &str| {
-            self.names.contains(word)
-                || suite_of(word)
-                    .is_some_and(|pid| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists())
-        };
-        let group = line.strip_prefix("cgroup /sys/fs/cgroup/").unwrap_or_default();
-        let in_default_group = group.split('/').take(2).any(|part| part == "kubepods");
-        line.split([' ', '/', '@', '-', ':']).any(others) || self.default_group && in_default_group
-    }
-}
-
-/// The pid in a name such as `ke4711x0`.
-fn suite_of(word: &str) -> Option<u32> {
-    let digits = word.strip_prefix('k')?.trim_start_matches(|letter: char| letter.is_ascii_lowercase());
-    let (pid, number) = digits.split_once('x')?;
-    number.starts_with(|digit: char| digit.is_ascii_digit()).then(|| pid.parse().ok()).flatten()
 }
 
 fn processes(mark: &str) -> Vec<String> {
@@ -109,9 +63,11 @@ fn mounts() -> Vec<String> {
     text.lines().map(line).collect()
 }
 
-/// `7: kv1@if2: <…> state UP` without what changes by itself.
+/// `7: kv1@if2: <…> master k0 state UP` without what changes by itself.
 fn link_name(line: &str) -> String {
-    line.split(": ").take(2).last().map(|name| format!("link {name}")).unwrap_or_default()
+    let name = line.split(": ").nth(1).unwrap_or_default();
+    let master = line.split(" master ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("none");
+    format!("link {name} of bridge {master}")
 }
 
 fn output(kind: &str, program: &str, args: &[&str]) -> Vec<String> {
