@@ -5,7 +5,7 @@ use crate::facts::{Fact, Known};
 use crate::marks::{Mark, Marks};
 
 use crate::truth::Container;
-use lifecycle::{ContainerKind, Effect, ObservedState, PodPlan, Stage};
+use lifecycle::{ContainerKind, Done, Effect, ObservedState, Outcome, PodPlan, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a container's newest run in one sandbox.
@@ -24,6 +24,8 @@ pub(super) struct Order {
     ending: BTreeMap<String, Option<u64>>,
     /// Containers that the present kubelet has stopped.
     stopped: BTreeSet<String>,
+    /// Containers that it has heard of: what it cannot know of it cannot wait for.
+    heard_of: BTreeSet<String>,
 }
 
 impl Checker for Order {
@@ -36,6 +38,7 @@ impl Checker for Order {
             Fact::KubeletStarted => {
                 self.ending.clear();
                 self.stopped.clear();
+                self.heard_of.clear();
             }
             Fact::Started(started) => {
                 let again = known.truth.containers.iter().find(|other| {
@@ -55,6 +58,11 @@ impl Checker for Order {
                 self.runs.insert(run, Fate::Ran);
                 return result;
             }
+            // An event alone that shows a stranger is doubted until an answer shows it too.
+            Fact::Saw { pod, stamp_ms: 1.., .. } => {
+                self.heard_of.extend(pod.containers.iter().map(|seen| seen.id.clone()));
+            }
+            Fact::Heard { outcome: Outcome::Ok(Done::Container { id }), .. } => _ = self.heard_of.insert(id.clone()),
             Fact::Exited(exited) => {
                 let started = !matches!(exited.seen.state, ObservedState::Exited { started_at_ns: 0, .. });
                 if let Some(code) = exited.exit_code().filter(|_| started) {
@@ -83,7 +91,7 @@ impl Checker for Order {
                     && known.now_ms < *kill_at_ms
                     && first
                 {
-                    return in_reverse(container_id, known, marks);
+                    return self.in_reverse(container_id, known, marks);
                 }
             }
             _ => {}
@@ -135,29 +143,30 @@ impl Order {
         }
         Err(format!("{}: {} runs after the pod was initialized", started.key.uid, started.seen.name))
     }
-}
 
-/// While there is grace, a sidecar is stopped only when all regular containers and all later sidecars are dead.
-fn in_reverse(id: &str, known: &Known, marks: &mut Marks) -> Result<(), String> {
-    let Some(stopped) = known.truth.container(id) else { return Ok(()) };
-    let plans = known.flights.values().rev().find(|flight| flight.uid == stopped.key.uid && flight.job.pod.is_some());
-    let Some(plan) = plans.and_then(|flight| flight.job.pod.as_deref()).map(agent::core::plan_of) else {
-        return Ok(());
-    };
-    let Some(index) = plan.containers.iter().position(|of| of.name == stopped.seen.name) else { return Ok(()) };
-    if plan.containers[index].kind != ContainerKind::Sidecar {
-        return Ok(());
-    }
-    for later in &plan.containers[index + 1..] {
-        let runs = known
-            .truth
-            .containers
-            .iter()
-            .find(|other| other.alive() && other.key.uid == stopped.key.uid && other.seen.name == later.name);
-        if let Some(other) = runs {
-            return Err(format!("sidecar {id} is stopped while {} runs", other.seen.id));
+    /// While there is grace, a sidecar is stopped only when all regular containers and all later sidecars are dead.
+    fn in_reverse(&self, id: &str, known: &Known, marks: &mut Marks) -> Result<(), String> {
+        let Some(stopped) = known.truth.container(id) else { return Ok(()) };
+        let plans =
+            known.flights.values().rev().find(|flight| flight.uid == stopped.key.uid && flight.job.pod.is_some());
+        let Some(plan) = plans.and_then(|flight| flight.job.pod.as_deref()).map(agent::core::plan_of) else {
+            return Ok(());
+        };
+        let Some(index) = plan.containers.iter().position(|of| of.name == stopped.seen.name) else { return Ok(()) };
+        if plan.containers[index].kind != ContainerKind::Sidecar {
+            return Ok(());
         }
+        for later in &plan.containers[index + 1..] {
+            let runs = known
+                .truth
+                .containers
+                .iter()
+                .find(|other| other.alive() && other.key.uid == stopped.key.uid && other.seen.name == later.name);
+            if let Some(other) = runs {
+                return Err(format!("sidecar {id} is stopped while {} runs", other.seen.id));
+            }
+        }
+        marks.hit(Mark::SidecarsInReverse);
+        Ok(())
     }
-    marks.hit(Mark::SidecarsInReverse);
-    Ok(())
 }

@@ -13,6 +13,8 @@ pub(super) struct Own {
     /// Containers that the present kubelet knows to be dead.
     dead: BTreeMap<String, String>,
     machines: BTreeSet<String>,
+    /// Containers it has heard of; an event alone that shows a stranger is doubted.
+    heard_of: BTreeSet<String>,
     hooked: BTreeSet<(String, &'static str)>,
     /// When each container was last stopped.
     stopped: BTreeMap<String, u64>,
@@ -32,6 +34,7 @@ impl Checker for Own {
         match fact {
             Fact::KubeletDied => {
                 self.dead.clear();
+                self.heard_of.clear();
                 self.machines.clear();
                 self.hooked.clear();
                 self.stopped.clear();
@@ -43,8 +46,13 @@ impl Checker for Own {
                 self.dead.retain(|_, of| of != uid);
                 self.machines.remove(*uid);
             }
-            Fact::Saw { uid, pod, .. } if self.machines.contains(*uid) => {
+            Fact::Heard { outcome: Outcome::Ok(Done::Container { id }), .. } => _ = self.heard_of.insert(id.clone()),
+            Fact::Saw { uid, stamp_ms, pod } if self.machines.contains(*uid) => {
+                if *stamp_ms > 0 {
+                    self.heard_of.extend(pod.containers.iter().map(|seen| seen.id.clone()));
+                }
                 let ended = pod.containers.iter().filter(|seen| matches!(seen.state, ObservedState::Exited { .. }));
+                let ended = ended.filter(|seen| self.heard_of.contains(&seen.id));
                 self.dead.extend(ended.map(|seen| (seen.id.clone(), (*uid).to_owned())));
             }
             Fact::Issued(flight) => {

@@ -13,6 +13,9 @@ use lifecycle::{
 
 /// A call that changes something is given up on after this, as the agent does it.
 const CALL_WITHIN_MS: u64 = 120_000;
+/// A pod of which a container is given so long to stop is often unwanted meanwhile, which shortens that.
+const LONG_GRACE_MS: u64 = 31_000;
+const UNWANTED_PERMILLE: u64 = 400;
 /// A kubelet that was killed had sent what it asked for, so often in a thousand.
 const SENT_PERMILLE: u64 = 500;
 
@@ -38,6 +41,13 @@ impl World {
             heard: false,
         };
         super::judge((&mut self.checkers, &mut self.marks), &Fact::Issued(&flight), &self.known, &mut self.broken);
+        if let Effect::StopContainer { grace_ms: LONG_GRACE_MS.., .. } = flight.effect()
+            && self.options.edits > 0
+            && self.rng.chance(UNWANTED_PERMILLE)
+        {
+            let after_ms = self.rng.between(1, 1_000);
+            self.at(after_ms, Happening::Unwant(flight.uid.clone()));
+        }
         self.known.flights.insert(serial, flight);
         // It may have been given up in the very step that asked for it.
         self.see_cancels();

@@ -84,6 +84,13 @@ impl World {
         }
     }
 
+    pub(super) fn unwant(&mut self, uid: &str) {
+        let index = self.files.iter().position(|file| file.version.plan.uid == uid && !file.contends);
+        if let Some(index) = index.filter(|_| !self.known.calm) {
+            self.remove(index);
+        }
+    }
+
     fn replace(&mut self, index: usize) {
         let name = pods::name_of(&self.files[index].version.plan.uid).to_owned();
         let (manifest, version) = self.invent(&name);
