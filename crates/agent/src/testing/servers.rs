@@ -112,7 +112,8 @@ async fn serve<S>(mut stream: S, answer: Arc<impl Fn(&str) -> String>, requests:
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut head = Vec::new();
+    // Room for all that comes: what is left unread when a socket is closed takes the answer back with it.
+    let mut head = Vec::with_capacity(64 << 10);
     // A client that begins TLS is told at once, in plain text, that this is not it.
     let whole = |head: &[u8]| head.windows(4).any(|end| end == b"\r\n\r\n") || head.first() == Some(&0x16);
     while !whole(&head) {
