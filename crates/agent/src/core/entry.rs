@@ -13,7 +13,6 @@ use lifecycle::{
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{self, Digest};
-use crate::plan;
 use crate::sources::mux::ManifestError;
 use crate::status::{Deletion, LifeReport, NodeFacts, Snapshot, Transitions};
 
@@ -115,11 +114,11 @@ impl Entry {
     }
 
     /// Takes the pod as it is wanted now; the plan, if that changed.
-    pub(super) fn update(&mut self, pod: &Arc<Pod>) -> Option<PodPlan> {
+    pub(super) fn update(&mut self, pod: &Arc<Pod>, node: &NodeFacts) -> Option<PodPlan> {
         if self.deleted || self.pod.as_ref().is_some_and(|known| Arc::ptr_eq(known, pod)) {
             return None;
         }
-        let plan = plan::plan_of(pod);
+        let plan = node.plan_of(pod);
         self.pod = Some(pod.clone());
         match &self.life {
             Life::Machine(machine) if *machine.plan() != plan => Some(plan),
