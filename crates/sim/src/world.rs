@@ -338,7 +338,10 @@ impl World {
                 continue;
             }
             let mut report = machine.report();
-            if self.mutant == Some(Mutant::ForgetsEnd) && report.phase.is_terminal() && self.known.now_ms % 2 == 0 {
+            if self.mutant == Some(Mutant::ForgetsEnd)
+                && report.phase.is_terminal()
+                && self.known.now_ms.is_multiple_of(2)
+            {
                 report.phase = lifecycle::Phase::Running;
             }
             let known = kubelet.reports.get(uid_here);

@@ -1,7 +1,7 @@
 //! The order in which containers begin and end: init containers one after the other, sidecars last and in reverse.
 
 use super::Checker;
-use crate::facts::{Fact, Known};
+use crate::facts::{Fact, Flight, Known};
 use crate::marks::{Mark, Marks};
 
 use crate::truth::Container;
@@ -91,7 +91,7 @@ impl Checker for Order {
                     && known.now_ms < *kill_at_ms
                     && first
                 {
-                    return self.in_reverse(container_id, known, marks);
+                    return self.in_reverse((flight, container_id), known, marks);
                 }
             }
             _ => {}
@@ -145,13 +145,10 @@ impl Order {
     }
 
     /// While there is grace, a sidecar is stopped only when all regular containers and all later sidecars are dead.
-    fn in_reverse(&self, id: &str, known: &Known, marks: &mut Marks) -> Result<(), String> {
+    fn in_reverse(&self, (flight, id): (&Flight, &str), known: &Known, marks: &mut Marks) -> Result<(), String> {
         let Some(stopped) = known.truth.container(id) else { return Ok(()) };
-        let plans =
-            known.flights.values().rev().find(|flight| flight.uid == stopped.key.uid && flight.job.pod.is_some());
-        let Some(plan) = plans.and_then(|flight| flight.job.pod.as_deref()).map(agent::core::plan_of) else {
-            return Ok(());
-        };
+        // Of an orphan nobody knows what its containers are.
+        let Some(plan) = flight.job.pod.as_deref().map(agent::core::plan_of) else { return Ok(()) };
         let Some(index) = plan.containers.iter().position(|of| of.name == stopped.seen.name) else { return Ok(()) };
         if plan.containers[index].kind != ContainerKind::Sidecar {
             return Ok(());

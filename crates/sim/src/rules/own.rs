@@ -138,8 +138,10 @@ impl Own {
                 && before
                 && !known.forgotten.contains(seen.uid)
             {
-                // Who is being stopped, or has failed for good, is not ready any more.
-                if !said.ready && !seen.report.phase.is_terminal() {
+                // Who is being stopped, because all start over or the pod has failed for good, is not ready any more.
+                let all = seen.report.conditions.all_containers_restarting.as_ref();
+                let stops = seen.report.phase.is_terminal() || all.is_some_and(|condition| condition.status);
+                if !said.ready && !stops {
                     return Err(format!("{} was ready before the kubelet's restart", said.container_id));
                 }
                 marks.hit(Mark::ReadinessKept);
