@@ -15,8 +15,10 @@ mod exec;
 mod grpc_health;
 mod http_get;
 
-/// A pod at 127.0.0.1 whose container `c` has this liveness probe.
-fn job(probe: Value) -> Job {
+/// A pod at 127.0.0.1 whose container `c` has this liveness probe, with time enough on a busy machine.
+fn job(mut probe: Value) -> Job {
+    let given = probe.as_object_mut().unwrap();
+    given.entry("timeoutSeconds").or_insert(json!(300));
     let pod = json!({
         "metadata": { "name": "p", "namespace": "default", "uid": "u" },
         "spec": { "containers": [{
