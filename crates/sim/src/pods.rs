@@ -102,6 +102,10 @@ pub(crate) fn invent(rng: &mut Rng, name: &str, uid: &str) -> (Value, Cast) {
     if rng.chance(100) {
         spec["activeDeadlineSeconds"] = json!(rng.between(20, 200));
     }
+    if rng.chance(40) {
+        // No node has it: the pod is rejected.
+        spec["nodeSelector"] = json!({ "disk": "none" });
+    }
     let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": uid }, "spec": spec });
     (pod, cast)
 }
@@ -133,7 +137,7 @@ fn container(rng: &mut Rng, name: &str) -> Value {
 /// Probes and hooks.
 fn care(rng: &mut Rng, container: &mut Value) {
     let exec = json!({ "command": ["true"] });
-    for (kind, permille) in [("startupProbe", 300), ("livenessProbe", 300), ("readinessProbe", 400)] {
+    for (kind, permille) in [("startupProbe", 300), ("livenessProbe", 450), ("readinessProbe", 400)] {
         if !rng.chance(permille) {
             continue;
         }
@@ -145,7 +149,7 @@ fn care(rng: &mut Rng, container: &mut Value) {
             probe["failureThreshold"] = json!(6);
         }
         if kind == "livenessProbe" && rng.chance(500) {
-            probe["terminationGracePeriodSeconds"] = json!(rng.pick(&[2, 60]));
+            probe["terminationGracePeriodSeconds"] = json!(rng.pick(&[2, 60, 60]));
         }
         container[kind] = probe;
     }

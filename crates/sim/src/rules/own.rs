@@ -3,7 +3,7 @@
 
 use super::Checker;
 use super::rule_02::MIN_STOP_MS;
-use crate::facts::{Fact, Flight, Known, Seen};
+use crate::facts::{Fact, Flight, Known, Seen, begins};
 use crate::marks::{Mark, Marks};
 use lifecycle::{ContainerState, Done, Effect, ObservedState, Outcome, ProbeKind, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,8 @@ pub(super) struct Own {
     /// Containers it has heard of; an event alone that shows a stranger is doubted.
     heard_of: BTreeSet<String>,
     hooked: BTreeSet<(String, &'static str)>,
+    /// Pods that cannot run here: nothing of them is ever begun.
+    rejected: BTreeSet<String>,
     /// When each container was last stopped.
     stopped: BTreeMap<String, u64>,
     counts: BTreeMap<(String, u64, String), u32>,
@@ -84,6 +86,9 @@ impl Checker for Own {
 impl Own {
     fn issued(&mut self, flight: &Flight, marks: &mut Marks) -> Result<(), String> {
         match flight.effect() {
+            effect if begins(effect) && self.rejected.contains(&flight.uid) => {
+                Err(format!("{} was rejected and asks for {effect:?}", flight.uid))
+            }
             Effect::Probe { container_id, .. } if self.dead.contains_key(container_id) => {
                 Err(format!("{container_id} is dead and is probed"))
             }
@@ -106,6 +111,9 @@ impl Own {
     }
 
     fn machine(&mut self, seen: &Seen<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+        if seen.report.reason == "NodeAffinity" && self.rejected.insert(seen.uid.to_owned()) {
+            marks.hit(Mark::Rejected);
+        }
         if seen.report.reason == "DeadlineExceeded" {
             marks.hit(Mark::DeadlineReached);
         }

@@ -15,7 +15,7 @@ use lifecycle::{
 const CALL_WITHIN_MS: u64 = 120_000;
 /// A pod of which a container is given so long to stop is often unwanted meanwhile, which shortens that.
 const LONG_GRACE_MS: u64 = 31_000;
-const UNWANTED_PERMILLE: u64 = 400;
+const UNWANTED_PERMILLE: u64 = 800;
 /// A kubelet that was killed had sent what it asked for, so often in a thousand.
 const SENT_PERMILLE: u64 = 500;
 
@@ -45,7 +45,7 @@ impl World {
             && self.options.edits > 0
             && self.rng.chance(UNWANTED_PERMILLE)
         {
-            let after_ms = self.rng.between(1, 1_000);
+            let after_ms = self.rng.between(1, 100);
             self.at(after_ms, Happening::Unwant(flight.uid.clone()));
         }
         self.known.flights.insert(serial, flight);

@@ -87,7 +87,9 @@ impl World {
     pub(super) fn unwant(&mut self, uid: &str) {
         let index = self.files.iter().position(|file| file.version.plan.uid == uid && !file.contends);
         if let Some(index) = index.filter(|_| !self.known.calm) {
+            let source = self.files[index].source;
             self.remove(index);
+            self.report_soon(source);
         }
     }
 
@@ -120,7 +122,6 @@ impl World {
             let (epoch, after_ms) = (self.known.epoch, self.rng.between(0, 30));
             self.at(after_ms, Happening::Report { epoch, source });
         }
-        // The edits that follow come after it.
     }
 
     fn spoil(&mut self, index: usize) {
