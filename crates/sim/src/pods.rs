@@ -210,11 +210,11 @@ fn bad_run(rng: &mut Rng, kind: ContainerKind) -> Run {
     Run {
         lasts_ms: exits.then(|| rng.pick(&[1, 20, 700, 15_000, 40_000])),
         exit_code: rng.pick(CODES),
-        term_ms: (!rng.chance(400)).then(|| rng.between(1, 4_000)),
+        term_ms: (!rng.chance(500)).then(|| rng.between(1, 4_000)),
         unkillable_ms: if rng.chance(100) { rng.between(1_000, 40_000) } else { 0 },
         starts_up_ms: rng.pick(&[0, 5_000, 30_000]),
         // Without an end of its own only its probe may end it.
-        sick_after_ms: rng.chance(500).then(|| rng.between(5_000, 40_000)),
+        sick_after_ms: rng.chance(650).then(|| rng.between(2_000, 20_000)),
         unready_ms: if rng.chance(400) { (rng.between(0, 10_000), rng.between(10_000, 60_000)) } else { (0, 0) },
         post_start: hook(rng),
         pre_stop: hook(rng),
