@@ -15,7 +15,7 @@ pub use story::{Part, Play, Story, Term, Then};
 use std::time::{Duration, Instant};
 
 /// Nothing that is awaited takes longer than this, on the slowest machine the suites run on.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often something is looked at that cannot notify us: another process's state.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

@@ -398,20 +398,21 @@ impl Machine {
             let path = self.dir.join("root/pods").join(uid).join("state.json");
             let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             let memory: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            let known = |status: &Value, init: bool| {
+            let known = |status: &Value| {
+                if status["containerID"].as_str().unwrap_or_default().is_empty() {
+                    return true;
+                }
                 let memories = memory["containers"].as_array().into_iter().flatten();
                 memories.filter(|memory| memory["name"] == status["name"]).any(|memory| {
                     let id = memory["container_id"].as_str().unwrap_or_default();
-                    !id.is_empty()
-                        && status["containerID"].as_str().is_some_and(|full| full.ends_with(id))
-                        && memory["attempt"] == status["restartCount"]
-                        && (init && status["started"] == false || memory["ready"] == status["ready"])
+                    let same = !id.is_empty() && status["containerID"].as_str().is_some_and(|full| full.ends_with(id));
+                    // An init container that runs counts as ready there, and is shown as what it is.
+                    let holds = |what: &str| status[what] != true || memory[what] == true;
+                    same && memory["attempt"] == status["restartCount"] && holds("started") && holds("ready")
                 })
             };
-            let lists = [("initContainerStatuses", true), ("containerStatuses", false)];
-            let all = lists.iter().all(|(list, init)| {
-                found["status"][list].as_array().into_iter().flatten().all(|status| known(status, *init))
-            });
+            let lists = ["initContainerStatuses", "containerStatuses"];
+            let all = lists.iter().all(|list| found["status"][list].as_array().into_iter().flatten().all(known));
             if all { Ok(()) } else { Err(format!("{text}\nagainst {}", found["status"])) }
         });
     }

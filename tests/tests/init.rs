@@ -161,6 +161,7 @@ fn kubelet_restart(initialized: bool, forget: bool) {
     let running = if initialized { "main" } else { "init-3" };
     let pod = machine.await_pod("a", |pod| is(pod, running, "running"));
     machine.await_told("a", &format!("{running} Started"), 1);
+    machine.await_remembered("a");
     machine.kill_kubelet();
     if forget {
         for init in ["init-1", "init-2", "init-3"].iter().filter(|init| **init != running) {

@@ -1,7 +1,7 @@
 //! What a restart of the kubelet, or of the machine, does to pods that run: nothing, or all of it again in order.
 
 use e2e::story::{OTHER_NAME, condition, is, once_started, probe, restarts, status};
-use e2e::{Machine, Options, Part, Play};
+use e2e::{Machine, Options, Part, Play, await_some};
 use serde_json::{Value, json};
 
 fn machine() -> Machine {
@@ -64,18 +64,14 @@ fn not_affected(play: Play) {
         let witness = Play::new(&format!("witness-{restart}"), "Always").main(probed(Part::forever("main"), BOTH));
         machine.play(&witness);
         machine.open(&witness.name, "healthy");
-        loop {
+        await_some("the witness is ready", || {
             let pods = machine.pods();
             let of = |name: &str| pods.iter().find(|pod| pod["metadata"]["name"] == format!("{name}-node-1"));
-            if let Some(pod) = of("a") {
-                assert_eq!(face(pod), before, "after restart {restart}");
-            } else {
-                panic!("the pod is not in /pods after restart {restart}: {}", machine.log());
-            }
-            if of(&witness.name).is_some_and(|pod| condition(pod, "Ready")["status"] == "True") {
-                break;
-            }
-        }
+            let pod = of("a").unwrap_or_else(|| panic!("gone from /pods after restart {restart}: {}", machine.log()));
+            assert_eq!(face(pod), before, "after restart {restart}");
+            let ready = of(&witness.name).is_some_and(|pod| condition(pod, "Ready")["status"] == "True");
+            if ready { Ok(()) } else { Err(format!("{pods:?}")) }
+        });
     }
     machine.story("a").starts("main", 1);
     machine.finish();
