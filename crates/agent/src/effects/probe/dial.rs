@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// A connection that leaves nothing behind: a thousand probes must not fill the machine with sockets in TIME_WAIT for a
 /// minute, each holding a local port. It says FIN and then resets: the server reads an orderly end (Linux keeps the FIN
-/// that came first), and no side has to wait for stray packets.
+/// that came first), and this side does not wait for stray packets.
 #[derive(Debug)]
 pub(super) struct Line(TcpStream);
 
