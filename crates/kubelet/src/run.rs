@@ -169,6 +169,8 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         node_ephemeral_bytes: node::capacity_bytes(&config.root_dir).unwrap_or(0),
         node_labels: config.node_labels.clone(),
         max_pods: config.max_pods,
+        // The usual one.
+        max_restart_delay_ms: 0,
     }
 }
 
