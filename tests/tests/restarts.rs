@@ -64,6 +64,8 @@ fn not_affected(play: Play) {
         let witness = Play::new(&format!("witness-{restart}"), "Always").main(probed(Part::forever("main"), BOTH));
         machine.play(&witness);
         machine.open(&witness.name, "healthy");
+        // A kubelet answers before it has read its manifests: the first sight of the pod counts, and all that follow.
+        machine.await_pod("a", |_| true);
         await_some("the witness is ready", || {
             let pods = machine.pods();
             let of = |name: &str| pods.iter().find(|pod| pod["metadata"]["name"] == format!("{name}-node-1"));
