@@ -87,7 +87,7 @@ fn check_validates_without_a_kubelet() {
             good.clone() + "    readinessProbe: {exec: {command: [x]}, terminationGracePeriodSeconds: 1}\n",
             "readinessProbe",
         ),
-        (good.clone() + "  initContainers: [{name: main, image: busybox}]\n", "spec.initContainers[0].name"),
+        (good.clone() + "  initContainers: [{name: main, image: busybox}]\n", "another container has this name"),
         (good.clone() + "  runtimeClassName: other\n", "not supported yet"),
         (good.clone() + "    volumeMounts: [{name: v, mountPath: /v}]\n", "volumeMounts"),
     ] {
