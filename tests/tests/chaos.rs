@@ -161,7 +161,7 @@ fn g_02_the_kubelet_killed_at_random_while_pods_churn() {
     let (mut checked, mut cut) = (0, 0);
     for _ in 0..kills {
         // The moment is what is random here: there is nothing to be awaited.
-        std::thread::sleep(Duration::from_millis(dice.below(200)));
+        std::thread::sleep(Duration::from_millis(dice.below(300)));
         machine.kill_kubelet();
         if dice.chance(30) {
             std::thread::sleep(Duration::from_millis(dice.below(300)));
@@ -172,7 +172,7 @@ fn g_02_the_kubelet_killed_at_random_while_pods_churn() {
             match extra.over(&pods) {
                 Some(pod) => extra.check(&machine, pod),
                 // Now and then one is replaced before its end.
-                None if dice.chance(3) => cut += 1,
+                None if dice.chance(1) => cut += 1,
                 None => continue,
             }
             checked += usize::from(extra.over(&pods).is_some());
