@@ -229,8 +229,10 @@ fn phase(core: &Core, containers: &[ContainerReport]) -> Phase {
         let fate = |code| order::fate(plan, super::record::Sequel::ByPolicy, code);
         report.kind == ContainerKind::Regular && finished(report).is_some_and(|code| fate(code) != Fate::Rests)
     });
+    // A start that was given up may come about yet, and who has ended does not run again.
+    let coming = core.plan.containers.iter().any(|plan| core.ledger.starts(&plan.name));
     // Not settled, so an exit code that would end the pod is only being replaced, or sidecars are still to end.
-    if running > 0 || restarts || core.stage == Stage::Syncing {
+    if running > 0 || restarts || coming || core.stage == Stage::Syncing {
         Phase::Running
     } else if codes.iter().all(|&code| code == 0) {
         Phase::Succeeded

@@ -43,6 +43,8 @@ impl Checker for Own {
                 self.counts.clear();
                 self.ready_before = std::mem::take(&mut self.ready);
             }
+            // What the last one did not get to store, this one cannot know.
+            Fact::KubeletStarted => self.ready_before.retain(|(uid, _), _| !known.forgotten.contains(uid)),
             // What an earlier machine of the pod knew, a later one has not heard.
             Fact::Ended { uid, .. } => {
                 self.dead.retain(|_, of| of != uid);
@@ -75,7 +77,7 @@ impl Checker for Own {
             }
             Fact::Machine(seen) => {
                 self.machines.insert(seen.uid.to_owned());
-                return self.machine(seen, known, marks);
+                return self.machine(seen, marks);
             }
             _ => {}
         }
@@ -110,7 +112,7 @@ impl Own {
         }
     }
 
-    fn machine(&mut self, seen: &Seen<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+    fn machine(&mut self, seen: &Seen<'_>, marks: &mut Marks) -> Result<(), String> {
         if seen.report.reason == "NodeAffinity" && self.rejected.insert(seen.uid.to_owned()) {
             marks.hit(Mark::Rejected);
         }
@@ -128,13 +130,13 @@ impl Own {
             }
         }
         if seen.report.stage == Stage::Syncing && seen.report.observed {
-            self.readiness(seen, known, marks)?;
+            self.readiness(seen, marks)?;
         }
         Ok(())
     }
 
     /// A restart of the kubelet alone makes no container ready or unready.
-    fn readiness(&mut self, seen: &Seen<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+    fn readiness(&mut self, seen: &Seen<'_>, marks: &mut Marks) -> Result<(), String> {
         for said in &seen.report.containers {
             let plan = seen.machine.plan().containers.iter().find(|of| of.name == said.name);
             let running = matches!(said.state, ContainerState::Running { .. });
@@ -144,7 +146,6 @@ impl Own {
             let container = (seen.uid.to_owned(), said.container_id.clone());
             if let Some(before) = self.ready_before.remove(&container)
                 && before
-                && !known.forgotten.contains(seen.uid)
             {
                 // Who is being stopped, because all start over or the pod has failed for good, is not ready any more.
                 let all = seen.report.conditions.all_containers_restarting.as_ref();

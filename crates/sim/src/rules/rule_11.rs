@@ -39,7 +39,14 @@ impl Checker for BackOff {
         match fact {
             Fact::KubeletStarted => *self = BackOff::default(),
             Fact::ImagesChanged => self.images.clear(),
-            Fact::SourceReported => self.images.clear(),
+            Fact::SourceReported => {
+                self.images.clear();
+                // Another version of a container begins a row of its own, even if the former one comes back.
+                self.rows.retain(|(uid, _, name), row| {
+                    let mut plans = known.plans(uid).into_iter().flat_map(|plan| &plan.containers);
+                    plans.all(|of| of.name != *name || of.hash == row.hash)
+                });
+            }
             Fact::Saw { pod, .. } => {
                 for seen in &pod.containers {
                     if matches!(seen.state, ObservedState::Exited { .. }) {

@@ -339,7 +339,10 @@ impl World {
         self.note(format_args!("{}/{} end {} {}", flight.uid, flight.generation, flight.id.0, brief(&outcome)));
         let inspected = *flight.effect() == Effect::Inspect;
         let observed = flight.observed.clone().filter(|_| inspected && matches!(outcome, Outcome::Ok(_)));
-        if let Some((stamp_ms, pod)) = &observed {
+        let current = self.kubelet.as_ref().and_then(|kubelet| kubelet.reports.get(&flight.uid));
+        let current = current.is_some_and(|(generation, _)| *generation == flight.generation);
+        // What a machine that is gone has asked, nobody hears.
+        if let Some((stamp_ms, pod)) = observed.as_ref().filter(|_| current) {
             let fact = Fact::Saw { uid: &flight.uid, stamp_ms: *stamp_ms, pod };
             super::judge((&mut self.checkers, &mut self.marks), &fact, &self.known, &mut self.broken);
         }
