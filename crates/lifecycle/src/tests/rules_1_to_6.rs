@@ -98,6 +98,17 @@ fn rule_01_a_terminal_phase_is_never_left() {
 }
 
 #[test]
+fn rule_01_a_pod_that_ends_has_not_ended_while_a_start_may_come_about() {
+    Script::up("Always a").run(
+        "1060 event s0 a#0=1         => start a#1 in s0
+         1070 delete 30000           => cancel start a#1 in s0
+         1070 phase Running
+         1080 cancelled start a#1 in s0 => remove a#0, stop_sandbox s0
+         1080 phase Failed",
+    );
+}
+
+#[test]
 fn rule_02_a_grace_only_shrinks_and_a_shorter_one_overtakes() {
     Script::up("Always a").run(
         "2000 delete 30000           => stop a#0 30000
