@@ -99,12 +99,18 @@ fn rule_01_a_terminal_phase_is_never_left() {
 
 #[test]
 fn rule_01_a_pod_that_ends_has_not_ended_while_a_start_may_come_about() {
-    Script::up("Always a").run(
-        "1060 event s0 a#0=1         => start a#1 in s0
-         1070 delete 30000           => cancel start a#1 in s0
-         1070 phase Running
-         1080 cancelled start a#1 in s0 => remove a#0, stop_sandbox s0
-         1080 phase Failed",
+    Script::new("Never s:sidecar a").run(
+        "1000 admit                  => inspect
+         1010 see s0 s#0 a#0         => set_up
+         1011 ok inspect             =>
+         1012 ok set_up              =>
+         1060 event s0 s#0=1 a#0     => start s#1 in s0
+         1070 delete 30000           => cancel start s#1 in s0, stop a#0 30000
+         1080 event s0 s#0=1 a#0=143 =>
+         1080 phase Running
+         1081 ok stop a#0            => remove a#0
+         1090 cancelled start s#1 in s0 => remove s#0, stop_sandbox s0
+         1090 phase Failed",
     );
 }
 
