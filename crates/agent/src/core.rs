@@ -12,7 +12,7 @@ mod wanting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{Input, Millis, Now, ObservedPod, PodMachine, UNSTAMPED};
 
 use crate::events::{self, Events};
@@ -153,6 +153,11 @@ impl Agent {
 
     pub fn manifests(&self) -> Vec<ManifestStatus> {
         self.mux.manifests()
+    }
+
+    /// Every pod with its status, as it is shown at this moment.
+    pub fn pods(&self) -> Vec<Pod> {
+        self.snapshots().iter().filter_map(|snapshot| snapshot.to_pod(&self.node)).collect()
     }
 
     pub(crate) fn has_started(&self) -> bool {
