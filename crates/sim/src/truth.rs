@@ -82,6 +82,8 @@ pub(crate) struct Truth {
     pub(crate) cast: Cast,
     /// How often each container (UID and name) was started.
     starts: BTreeMap<(String, String), usize>,
+    /// When anything of each pod (UID) last started.
+    pub(crate) started_ms: BTreeMap<String, u64>,
     /// Every code that happened, by container id.
     pub(crate) codes: BTreeMap<String, i32>,
     pub(crate) changes: Vec<Change>,
@@ -167,6 +169,7 @@ impl Truth {
             known.seen.state = ObservedState::Running { started_at_ns: wall_ns };
             known.started_ms = now_ms;
             known.ends = known.run.lasts_ms.map(|lasts_ms| (now_ms + lasts_ms, known.run.exit_code));
+            self.started_ms.insert(known.key.uid.clone(), now_ms);
             self.changes.push(Change::Started(Box::new(known.clone())));
         }
         Ok(())

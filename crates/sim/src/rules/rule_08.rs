@@ -35,7 +35,10 @@ impl Checker for Codes {
             Fact::Issued(flight) => {
                 let Effect::RemoveContainer { container_id } = flight.effect() else { return Ok(()) };
                 let there = known.truth.container(container_id);
-                if there.is_some_and(|there| there.exit_code().is_some()) && !self.heard.contains(container_id) {
+                // What never ran has no code, whatever its record says.
+                if there.is_some_and(|there| there.started_ms > 0 && there.exit_code().is_some())
+                    && !self.heard.contains(container_id)
+                {
                     return Err(format!("{container_id} is removed and its code was never heard"));
                 }
                 marks.hit(Mark::RecordRemoved);
