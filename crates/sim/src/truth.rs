@@ -288,6 +288,17 @@ impl Truth {
         }
     }
 
+    /// The processes of a pod's sandboxes die, and who would have recorded how.
+    pub(crate) fn lose_sandboxes(&mut self, uid: &str) {
+        for known in self.containers.iter_mut().filter(|known| known.key.uid == uid) {
+            known.code_lost |= known.alive();
+        }
+        let sandboxes = self.sandboxes.iter().filter(|known| known.key.uid == uid);
+        for id in sandboxes.map(|known| known.seen.id.clone()).collect::<Vec<_>>() {
+            let _there = self.stop_sandbox(&id);
+        }
+    }
+
     /// The same, and nothing of it is remembered.
     pub(crate) fn reboot_forgetting(&mut self) {
         self.reboot();

@@ -5,6 +5,7 @@ mod calm;
 mod effects;
 mod events;
 mod files;
+mod stage;
 
 use crate::facts::{Fact, Flight, Known, Seen};
 use crate::kubelet::{Kubelet, Mutant};
@@ -20,6 +21,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{EffectId, Memory, Now, ObservedPod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use stage::play;
 
 pub(crate) const SOURCES: usize = 2;
 const BEGIN_MS: u64 = 1_000_000;
