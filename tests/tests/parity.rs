@@ -54,6 +54,13 @@ parity![
     a_lost_sandbox_comes_back,
     a_deadline_ends_the_pod,
     a_pod_that_cannot_run_here_is_rejected,
+    a_sidecar_that_fails_starts_again_beside_the_others,
+    a_lost_sandbox_ends_a_pod_that_is_never_restarted,
+    a_kubelet_killed_amid_a_restart_of_all_goes_on,
+    a_kubelet_killed_amid_a_pre_stop_hook_ends_the_pod,
+    a_pod_that_has_ended_stays_so_for_the_next_kubelet,
+    a_manifest_goes_amid_init,
+    containers_share_their_processes,
 ];
 
 #[track_caller]

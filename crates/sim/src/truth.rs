@@ -3,6 +3,7 @@
 use crate::pods::{Cast, Run};
 use cri::keys::PodKey;
 use lifecycle::{ObservedContainer, ObservedPod, ObservedSandbox, ObservedState};
+use pod::reasons::CONTAINER_STATUS_UNKNOWN;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
@@ -217,7 +218,7 @@ impl Truth {
         // A runtime that lost the code says so, and never that it was 0.
         let exit_code = if known.code_lost { 137 } else { code };
         let reason = if known.code_lost {
-            "Unknown"
+            CONTAINER_STATUS_UNKNOWN
         } else if code == 0 {
             "Completed"
         } else {

@@ -51,6 +51,13 @@ pub fn all() -> Vec<(&'static str, Script)> {
         a_lost_sandbox_comes_back,
         a_deadline_ends_the_pod,
         a_pod_that_cannot_run_here_is_rejected,
+        a_sidecar_that_fails_starts_again_beside_the_others,
+        a_lost_sandbox_ends_a_pod_that_is_never_restarted,
+        a_kubelet_killed_amid_a_restart_of_all_goes_on,
+        a_kubelet_killed_amid_a_pre_stop_hook_ends_the_pod,
+        a_pod_that_has_ended_stays_so_for_the_next_kubelet,
+        a_manifest_goes_amid_init,
+        containers_share_their_processes,
     ]
 }
 
@@ -139,11 +146,12 @@ pub fn liveness_restarts_a_container() -> Script {
 }
 
 pub fn a_startup_probe_holds_back_what_comes_after() -> Script {
-    // Its liveness probe would have killed it long ago, and readiness made it ready.
     let main = main().unwell(Startup).unwell(Liveness).well(Readiness);
-    let script = Script::new("Always").role(main).role(Role::new(Regular, "other"));
-    let first = [Await("main started", 1), Await("other started", 1), See, Succeed("main", Liveness)];
-    steps(steps(script, &first), &[Succeed("main", Startup), See])
+    let script = Script::new("Always").role(main).role(Role::new(Regular, "other").unwell(Readiness));
+    // While the other one is probed thrice, liveness would have killed this one, and readiness made it ready.
+    let first = [Await("main started", 1), Await("other started", 1), See, Succeed("other", Readiness), See];
+    let then = [Fail("other", Readiness), See, Succeed("main", Liveness), Succeed("main", Startup), See];
+    steps(steps(script, &first), &then)
 }
 
 pub fn a_rule_restarts_a_container() -> Script {
@@ -216,4 +224,56 @@ pub fn a_deadline_ends_the_pod() -> Script {
 pub fn a_pod_that_cannot_run_here_is_rejected() -> Script {
     let script = Script::new("Always").field("nodeSelector", json!({ "disk": "none" })).role(main());
     steps(script, &[See, RemoveManifest, Gone])
+}
+
+pub fn a_sidecar_that_fails_starts_again_beside_the_others() -> Script {
+    let script = Script::new("Never").role(Role::new(Sidecar, "sidecar").well(Readiness)).role(main());
+    let first = [Await("sidecar started", 1), Await("main started", 1), See, Exit("sidecar", 4)];
+    steps(steps(script, &first), &[Await("sidecar started", 2), See, Exit("main", 0), See])
+}
+
+pub fn a_lost_sandbox_ends_a_pod_that_is_never_restarted() -> Script {
+    let script = Script::new("Never").role(main()).role(Role::new(Regular, "other"));
+    let first = [Await("main started", 1), Await("other started", 1), Exit("other", 0), See];
+    steps(steps(script, &first), &[LoseSandbox, Await("main ended", 1), See])
+}
+
+pub fn a_kubelet_killed_amid_a_restart_of_all_goes_on() -> Script {
+    let main = main().field("restartPolicy", json!("Never"));
+    let main = main.field("restartPolicyRules", rule("RestartAllContainers", 43));
+    let script = Script::new("Never").role(Role::new(Init, "init").brief(0)).role(main);
+    let script = script.role(Role::new(Regular, "other").ignores_term());
+    let script = script.order("main ended 43", "other stopping").order("other ended 6", "init started#2");
+    let first =
+        [Await("main started", 1), Await("other started", 1), See, Exit("main", 43), Await("other stopping", 1)];
+    let then = [KillKubelet, Exit("other", 6), Await("other ended", 1), StartKubelet];
+    let last = [Await("main started", 2), Await("other started", 2), See, RemoveManifest, Await("other stopping", 2)];
+    steps(steps(steps(steps(script, &first), &then), &last), &[Exit("other", 0), Gone])
+}
+
+pub fn a_kubelet_killed_amid_a_pre_stop_hook_ends_the_pod() -> Script {
+    let script = Script::new("Always").role(main().hook(PreStop, Waits)).order("main preStop", "main stopping");
+    let first = [Await("main started", 1), See, RemoveManifest, Await("main preStop", 1), KillKubelet, StartKubelet];
+    steps(steps(script, &first), &[Await("main preStop", 2), EndHook("main", PreStop), Gone])
+}
+
+pub fn a_pod_that_has_ended_stays_so_for_the_next_kubelet() -> Script {
+    let script = Script::new("OnFailure").role(Role::new(Init, "init").brief(0)).role(main());
+    steps(script, &[Await("main started", 1), Exit("main", 0), See, KillKubelet, StartKubelet, See])
+}
+
+pub fn a_manifest_goes_amid_init() -> Script {
+    let script = Script::new("Always").role(Role::new(Sidecar, "sidecar")).role(Role::new(Init, "init")).role(main());
+    let script = script.order("init ended 143", "sidecar stopping");
+    steps(script, &[Await("sidecar started", 1), Await("init started", 1), See, RemoveManifest, Gone])
+}
+
+pub fn containers_share_their_processes() -> Script {
+    let script = Script::new("OnFailure").field("shareProcessNamespace", json!(true)).role(main());
+    let script = script.role(Role::new(Regular, "other").well(Liveness).hook(PostStart, Succeeds).hook(PreStop, Waits));
+    let script = script.order("other preStop", "other stopping");
+    let first = [Await("main started", 1), Await("other started", 1), See, Exit("main", 12), Await("main started", 2)];
+    let then = [See, Fail("other", Liveness), Await("other preStop", 1), Succeed("other", Liveness)];
+    let last = [EndHook("other", PreStop), Await("other started", 2), See, RemoveManifest, Gone];
+    steps(steps(steps(script, &first), &then), &last)
 }
