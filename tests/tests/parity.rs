@@ -5,6 +5,7 @@ use e2e::{Machine, Options, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use sim::script::{Act, Hook, Log, Moment, Probe, Role, Script, Step, TERM_CODE, Term, Trace, all, count, sight};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ const POD: &str = "scripted";
 const FILE: &str = "scripted.yaml";
 /// How often another process's doings are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What looks the same so often is not about to change.
+const SETTLED_LOOKS: u32 = 100;
 
 macro_rules! parity {
     ($($script:ident),* $(,)?) => {
@@ -133,10 +136,14 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes what the pod looks like once it looks as in the model, or else after a while.
+    /// Takes what the pod looks like once it goes on looking as in the model, or else after a while.
     fn see(&mut self, model: &Trace) {
         let wanted = model.sights.get(self.sights.len());
-        self.patiently(|stage| stage.sight().as_ref() == wanted);
+        let looks = Cell::new(0);
+        self.patiently(|stage| {
+            looks.set(if stage.sight().as_ref() == wanted { looks.get() + 1 } else { 0 });
+            looks.get() >= SETTLED_LOOKS
+        });
         let seen = self.sight().unwrap_or_default();
         self.sights.push(seen);
     }

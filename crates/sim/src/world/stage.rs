@@ -20,8 +20,9 @@ const BRIEF_MS: u64 = 20;
 const TERM_MS: u64 = 5;
 /// A hook that waits takes so long by itself.
 const HELD_MS: u64 = 1_000_000_000;
-/// What does not take long has settled by then, and a back-off of ten seconds has not passed.
-const SETTLE_MS: u64 = 4_500;
+/// What does not take long has settled by then, and stays so for a while; a back-off of ten seconds has not passed.
+const SETTLE_MS: u64 = 3_000;
+const SETTLED_MS: u64 = 1_500;
 /// Nothing that is awaited takes longer.
 const PATIENCE_MS: u64 = 60_000;
 /// Between two steps at most.
@@ -94,8 +95,13 @@ impl Stage {
             Step::Await(line, times) => self.until(|stage| script::count(&stage.log, line) >= times)?,
             Step::See => {
                 self.pass(SETTLE_MS)?;
-                let status = self.status().ok_or("there is no such pod")?;
-                self.sights.push(script::sight(&status));
+                let before = self.sight()?;
+                self.pass(SETTLED_MS)?;
+                let after = self.sight()?;
+                if before != after {
+                    return Err(format!("it does not settle: {before:#?} became {after:#?}"));
+                }
+                self.sights.push(after);
             }
             Step::Exit(name, code) => self.exit(name, code)?,
             Step::Succeed(name, probe) => self.runs(name).for_each(|run| set(run, probe, true)),
@@ -181,8 +187,9 @@ impl Stage {
     }
 
     fn end_hook(&mut self, name: &str, moment: Moment) -> Result<(), String> {
+        let epoch = self.world.known.epoch;
         let flights = self.world.known.flights.values_mut();
-        let mut open = flights.filter(|flight| flight.happened && !flight.heard);
+        let mut open = flights.filter(|flight| flight.epoch == epoch && flight.happened && !flight.heard);
         let hook = open.find(|flight| match flight.effect() {
             Effect::PostStart { container, .. } => container == name && moment == Moment::PostStart,
             Effect::PreStop { container, .. } => container == name && moment == Moment::PreStop,
@@ -198,6 +205,10 @@ impl Stage {
             Moment::PreStop => run.pre_stop = pods::Hook::Ends(1),
         });
         Ok(())
+    }
+
+    fn sight(&self) -> Result<Vec<String>, &'static str> {
+        self.status().map(|status| script::sight(&status)).ok_or("there is no such pod")
     }
 
     /// The pod's status as the kubelet shows it.
