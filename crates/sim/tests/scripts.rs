@@ -5,7 +5,7 @@
 use sim::play;
 use sim::script::{Script, Step, Trace, all};
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
 
 #[test]
 fn every_script_tells_the_same_however_long_things_take() {
