@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time;
 
-use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
+use cri::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use crate::listen::Connection;
 use crate::{ContainerRef, ExecRequest, Host, HostError};
 

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::HostError;
-use crate::channel::Resize;
+use cri::channel::Resize;
 use crate::logs::{LogOptions, LogSource};
 
 /// The facts and acts behind the API. Every method may be called at any time and many at once.

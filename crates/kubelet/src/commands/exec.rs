@@ -6,7 +6,7 @@ use crate::client::{Client, percent_encode};
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
-use server::channel;
+use cri::channel;
 use std::io::Write;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
