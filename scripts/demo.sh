@@ -181,6 +181,27 @@ await 60 "the pod is gone" no_pods
 run "./kubelet ps $at"
 run "ls $work/root/pods $work/logs"
 
+say "a pod with a whole life: a container that prepares it, a sidecar, probes and hooks"
+run "cat examples/site.yaml"
+run "cp examples/site.yaml manifests/site.yaml"
+site_ready() { ./kubelet ps "$at" | grep -q ' 2/2 .* nginx '; }
+await 30 "the site is ready" site_ready
+run "./kubelet ps $at"
+run "curl -s http://$(pod_ip)/ http://$(pod_ip)/now.html"
+
+say "without its page nginx fails its liveness probe, is stopped and started again; the page is put back meanwhile"
+run "./kubelet exec $at site -c clock -- mv /site/index.html /site/kept"
+await 60 "nginx is restarted" restarted
+run "./kubelet exec $at site -c clock -- mv /site/kept /site/index.html"
+await 60 "the site is ready" site_ready
+run "./kubelet events $at site"
+run "./kubelet describe $at site"
+
+say "it ends in order: nginx after its preStop hook, then the sidecar"
+run "rm manifests/site.yaml"
+await 60 "the pod is gone" no_pods
+run "./kubelet events $at site | tail -n 2"
+
 say "that was the walk; the kubelet is in ./kubelet"
 run "kill $kubelet    # the kubelet"
 wait "$kubelet" || fail "the kubelet ended with status $?"

@@ -1,12 +1,16 @@
 //! What the end-to-end suites share: a kubelet of their own on this machine, and the census after it.
 
 pub mod census;
+pub mod dice;
 pub mod http;
 pub mod machine;
 pub mod manifests;
+pub mod power;
+pub mod story;
 
 pub use census::Census;
 pub use machine::{Machine, Options};
+pub use story::{Part, Play, Story, Term, Then};
 
 use std::time::{Duration, Instant};
 

@@ -22,14 +22,26 @@ pub(crate) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
     }
     let Some(dir) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     fs::DirBuilder::new().recursive(true).create(dir)?;
+    let (file, unfinished) = unfinished(path, &bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Writes the record into an existing directory so that whoever reads it, and a kubelet killed at any moment, finds the
+/// old one or the new one. A power cut may cost both: nothing waits for the disk.
+pub(crate) fn replace(path: &Path, record: &impl Serialize) -> io::Result<()> {
+    let (_, unfinished) = unfinished(path, &serde_json::to_vec(record)?)?;
+    fs::rename(&unfinished, path)
+}
+
+fn unfinished(path: &Path, bytes: &[u8]) -> io::Result<(File, PathBuf)> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(UNFINISHED);
     let unfinished = PathBuf::from(unfinished);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(dir)?.sync_all()
+    file.write_all(bytes)?;
+    Ok((file, unfinished))
 }
 
 /// Reads a record; `Ok(None)` where there is none, `InvalidData` where it is damaged.

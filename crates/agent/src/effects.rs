@@ -2,7 +2,10 @@
 //! one outcome.
 
 mod container;
+mod dns;
+mod hook;
 mod image;
+mod probe;
 mod sandbox;
 mod security;
 mod setup;
@@ -15,11 +18,12 @@ use std::time::Duration;
 use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use k8s_openapi::api::core::v1::Pod;
-use lifecycle::{Done, Effect, Event, Failure, FailureClass, Millis, ObservedPod, Outcome, PullPolicy};
+use lifecycle::{Done, Effect, Event, Failure, FailureClass, Millis, ObservedPod, Outcome, ProbeKind, PullPolicy};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::AgentConfig;
+use crate::messages::Messages;
 use crate::{clock, observe};
 
 /// For one call that changes something; then nothing is known of it.
@@ -28,36 +32,43 @@ const CALL_WITHIN: Duration = Duration::from_secs(120);
 /// long as others please, and must not keep a pod from starting.
 const CONCURRENT_MAX: usize = 64;
 
+/// Added to what a probe or a hook is given by the pod, before it is given up from outside.
+const PROBE_SLACK: Duration = Duration::from_secs(5);
+/// A probe that cannot be run is tried again at once as often.
+const TRIES_MAX: u32 = 3;
+
 /// What effects work on.
 pub(crate) struct World {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) config: AgentConfig,
     /// None where control groups are left to the runtime.
     pub(crate) cgroups: Option<cgroup::Layout>,
+    pub(crate) messages: Messages,
     permits: Semaphore,
 }
 
 impl World {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, config: AgentConfig, cgroups: Option<cgroup::Layout>) -> Self {
-        Self { runtime, config, cgroups, permits: Semaphore::new(CONCURRENT_MAX) }
+        let messages = Messages::new(&config.root_dir);
+        Self { runtime, config, cgroups, messages, permits: Semaphore::new(CONCURRENT_MAX) }
     }
 }
 
 /// One effect with all it needs to know.
 #[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) key: PodKey,
+pub struct Job {
+    pub key: PodKey,
     /// None for an orphan, of which only the end is ever asked.
-    pub(crate) pod: Option<Arc<Pod>>,
-    pub(crate) effect: Effect,
-    /// Addresses of the pod's sandbox.
-    pub(crate) ips: Vec<String>,
+    pub pod: Option<Arc<Pod>>,
+    pub effect: Effect,
+    /// Addresses of the pod: its sandbox's, or the node's.
+    pub ips: Vec<String>,
     /// Attempt of the pod's sandbox.
-    pub(crate) sandbox_attempt: u32,
-    pub(crate) pull_policy: PullPolicy,
+    pub sandbox_attempt: u32,
+    pub pull_policy: PullPolicy,
     /// What all burstable pods request, for their common control group.
-    pub(crate) burstable_millis: i64,
-    pub(crate) cancel: CancellationToken,
+    pub burstable_millis: i64,
+    pub cancel: CancellationToken,
 }
 
 /// How it went.
@@ -86,18 +97,13 @@ pub(crate) use setup::qos_cgroups as make_qos_cgroups;
 
 /// Carries out one effect.
 pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
-    let limit = match &job.effect {
-        Effect::EnsureImage { .. } => None,
-        Effect::StopContainer { grace_ms, .. } => Some(CALL_WITHIN + Duration::from_millis(*grace_ms)),
-        _ => Some(CALL_WITHIN),
-    };
-    let counted = !matches!(job.effect, Effect::EnsureImage { .. } | Effect::StopContainer { .. });
-    let _permit = match counted {
+    let _permit = match is_counted(&job.effect) {
         true => world.permits.acquire().await.ok(),
         false => None,
     };
+    let limit = time_limit(&job);
     let cancel = job.cancel.clone();
-    let cancellable = matches!(job.effect, Effect::EnsureImage { .. });
+    let cancellable = is_cancellable(&job.effect);
     // On the heap: messages of the protocol make it 16 kB, and there is one for each effect under way.
     let work = Box::pin(carry_out(world.clone(), job));
     let within = async {
@@ -110,6 +116,7 @@ pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
         return within.await;
     }
     tokio::select! {
+        biased;
         () = cancel.cancelled() => outcome(Outcome::Failed(Failure {
             class: FailureClass::Cancelled,
             reason: String::new(),
@@ -119,17 +126,76 @@ pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
     }
 }
 
+/// Whether it counts among those that may be under way at once.
+fn is_counted(effect: &Effect) -> bool {
+    match effect {
+        Effect::EnsureImage { .. }
+        | Effect::PostStart { .. }
+        | Effect::PreStop { .. }
+        | Effect::Probe { .. }
+        | Effect::StopContainer { .. } => false,
+        Effect::SetUp
+        | Effect::RunSandbox { .. }
+        | Effect::StartContainer { .. }
+        | Effect::RemoveContainer { .. }
+        | Effect::StopSandbox { .. }
+        | Effect::RemoveSandbox { .. }
+        | Effect::Inspect
+        | Effect::TearDown => true,
+    }
+}
+
+/// Whether dropping it half done leaves nothing behind that anybody would have to look for.
+fn is_cancellable(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::EnsureImage { .. } | Effect::PostStart { .. } | Effect::PreStop { .. } | Effect::Probe { .. }
+    )
+}
+
+/// After this nothing is known of it.
+fn time_limit(job: &Job) -> Option<Duration> {
+    match &job.effect {
+        // Both take as long as others please; who waits for them may give them up.
+        Effect::EnsureImage { .. } | Effect::PostStart { .. } => None,
+        Effect::StopContainer { grace_ms, .. } => Some(CALL_WITHIN + Duration::from_millis(*grace_ms)),
+        Effect::PreStop { grace_ms, .. } => Some(PROBE_SLACK + Duration::from_millis(*grace_ms)),
+        Effect::Probe { container, kind, .. } => Some(PROBE_SLACK + TRIES_MAX * probe_timeout(job, container, *kind)),
+        _ => Some(CALL_WITHIN),
+    }
+}
+
+fn probe_timeout(job: &Job, container: &str, kind: ProbeKind) -> Duration {
+    let container = job.pod.as_deref().and_then(|pod| pod::container(pod, container));
+    let probe = container.and_then(|container| match kind {
+        ProbeKind::Startup => container.startup_probe.as_ref(),
+        ProbeKind::Liveness => container.liveness_probe.as_ref(),
+        ProbeKind::Readiness => container.readiness_probe.as_ref(),
+    });
+    let seconds = probe.and_then(|probe| probe.timeout_seconds).unwrap_or(1);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
+}
+
 async fn carry_out(world: Arc<World>, job: Job) -> Performed {
     let runtime = world.runtime.clone();
     match job.effect.clone() {
-        Effect::SetUp => outcome(setup::set_up(world, job).await),
-        Effect::RunSandbox { attempt } => outcome(sandbox::run(&world, &job, attempt).await),
-        Effect::EnsureImage { container } => outcome(image::ensure(&world, &job, &container).await),
+        Effect::SetUp => setup::set_up(world, job).await,
+        Effect::RunSandbox { attempt } => sandbox::run(&world, &job, attempt).await,
+        Effect::EnsureImage { container } => image::ensure(&world, &job, &container).await,
         Effect::StartContainer { container, attempt, sandbox_id, image_ref } => {
             let start = container::Start { container, attempt, sandbox_id, image_ref };
-            outcome(container::start(world, job, start).await)
+            container::start(world, job, start).await
         }
-        Effect::PostStart { .. } | Effect::PreStop { .. } | Effect::Probe { .. } => outcome(Outcome::Ok(Done::Nothing)),
+        Effect::PostStart { container, container_id } => {
+            run_hook(&world, &job, (&container, &container_id), hook::Moment::PostStart).await
+        }
+        Effect::PreStop { container, container_id, grace_ms } => {
+            run_hook(&world, &job, (&container, &container_id), hook::Moment::PreStop { grace_ms }).await
+        }
+        Effect::Probe { container, container_id, kind } => {
+            let target = probe::Target { container: &container, container_id: &container_id, kind };
+            outcome(probe::run(&world, &job, target).await)
+        }
         Effect::StopContainer { container_id, grace_ms } => {
             let timeout = i64::try_from(grace_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
             let request = v1::StopContainerRequest { container_id, timeout };
@@ -147,14 +213,24 @@ async fn carry_out(world: Arc<World>, job: Job) -> Performed {
             let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox_id };
             ended(runtime.remove_pod_sandbox(request), pod::reasons::KILL_POD_SANDBOX_ERROR).await
         }
-        Effect::Inspect => inspect(&*runtime, &job.key.uid).await,
+        Effect::Inspect => inspect(&world, &job.key.uid).await,
         Effect::TearDown => outcome(teardown::tear_down(world, job.key).await),
     }
 }
 
-async fn inspect(runtime: &dyn Runtime, uid: &str) -> Performed {
+async fn run_hook(
+    world: &World,
+    job: &Job,
+    (container, container_id): (&str, &str),
+    moment: hook::Moment,
+) -> Performed {
+    let (outcome, event) = hook::run(world, job, hook::Target { container, container_id, moment }).await;
+    Performed { events: event.into_iter().collect(), ..Performed::new(outcome) }
+}
+
+async fn inspect(world: &World, uid: &str) -> Performed {
     let stamp = clock::mono_ms();
-    match observe::inspect(runtime, uid).await {
+    match observe::inspect(&*world.runtime, uid, &world.messages).await {
         Ok(pod) => {
             let observed = pod.map(|pod| pod.observed).unwrap_or_default();
             Performed { observed: Some((stamp, observed)), ..Performed::new(Outcome::Ok(Done::Nothing)) }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use lifecycle::ContainerKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::events::Record;
 use crate::status::{NodeFacts, Snapshot};
 
 /// What became of one manifest file or URL.
@@ -38,10 +40,11 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
 }
 
-/// A container of a [`PodView`], in the order of the spec.
+/// A container of a [`PodView`], in the order of the spec, init containers first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerView {
     pub name: String,
+    pub kind: ContainerKind,
     /// The runtime's id of the latest attempt; none before the first was created.
     pub id: Option<String>,
     pub state: RunState,
@@ -73,6 +76,7 @@ pub enum LookupError {
 pub(crate) enum Query {
     Pods(oneshot::Sender<Vec<Snapshot>>),
     Manifests(oneshot::Sender<Vec<ManifestStatus>>),
+    Events(oneshot::Sender<Vec<Record>>),
     ImagesChanged(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -99,6 +103,20 @@ impl AgentHandle {
         List { items, ..List::default() }
     }
 
+    /// What happened to pods, or to the one of that namespace and name, with or without the node's suffix; the oldest
+    /// first. Told until newer ones take its place, and not after the kubelet has ended.
+    pub async fn events(&self, pod: Option<(&str, &str)>) -> Vec<Event> {
+        let history = self.ask(Query::Events).await.unwrap_or_default();
+        let asked = history.iter().filter(|record| {
+            pod.is_none_or(|(namespace, name)| record.is_of(namespace, name, &self.suffixed(name)))
+        });
+        asked.map(|record| record.to_v1(&self.node.node_name)).collect()
+    }
+
+    fn suffixed(&self, name: &str) -> String {
+        format!("{name}-{}", self.node.node_name.to_lowercase())
+    }
+
     /// What became of every manifest file and URL, by name.
     pub async fn manifests(&self) -> Vec<ManifestStatus> {
         self.ask(Query::Manifests).await.unwrap_or_default()
@@ -107,7 +125,7 @@ impl AgentHandle {
     /// The pod by its namespace and its name, with or without the node's suffix. Where an old pod is still ending and
     /// its successor waits, the one that has containers is meant.
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<PodView, LookupError> {
-        let suffixed = format!("{name}-{}", self.node.node_name.to_lowercase());
+        let suffixed = self.suffixed(name);
         let snapshots = self.ask(Query::Pods).await.ok_or(LookupError::Closed)?;
         let views = snapshots.iter().map(|s| s.to_view(&self.node)).filter(|v| v.namespace == namespace);
         views

@@ -3,16 +3,19 @@
 //! [`run`] starts it and returns an [`AgentHandle`]. One task owns every pod's machine and decides; sources, effects and
 //! file work run beside it and only ever speak to it through its queue, so that one stuck call never delays another pod.
 
-mod agent;
 mod clock;
 mod config;
+pub mod core;
 mod deletion;
 mod durable;
 mod effects;
+mod events;
 mod finished;
 mod handle;
+mod messages;
 mod observe;
 mod plan;
+mod remembered;
 mod run;
 mod sources;
 mod status;
@@ -22,5 +25,6 @@ mod volumes;
 
 pub use config::{AgentConfig, DnsConfig, MAX_PODS, SourceConfig};
 pub use handle::{AgentHandle, ContainerView, LookupError, ManifestStatus, PodView, RunState};
+pub use lifecycle::ContainerKind;
 pub use run::{StartError, run};
 pub use sources::url::UrlError;

@@ -5,26 +5,28 @@ use std::collections::BTreeMap;
 use cri::keys::{self, PodKey};
 use cri::names::{container_state, sandbox_state};
 use cri::{Code, Runtime, v1};
+use crate::messages::Messages;
 use lifecycle::{ObservedContainer, ObservedPod, ObservedSandbox, ObservedState};
 
 /// A pod that the runtime knows.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct RuntimePod {
-    pub(crate) key: PodKey,
-    pub(crate) observed: ObservedPod,
+pub struct RuntimePod {
+    pub key: PodKey,
+    pub observed: ObservedPod,
     /// As the containers' annotations say; none if they do not.
-    pub(crate) grace_ms: Option<u64>,
+    pub grace_ms: Option<u64>,
 }
 
 /// States of sandboxes and containers by id: what a cheap listing tells, for comparison with what is known.
-pub(crate) type Digest = BTreeMap<String, i32>;
+pub type Digest = BTreeMap<String, i32>;
 
 /// The pod of an event; none where the event does not carry it, or the pod is not a kubelet's.
-pub(crate) fn from_event(event: v1::ContainerEventResponse) -> Option<RuntimePod> {
+pub(crate) fn from_event(event: v1::ContainerEventResponse, messages: &Messages) -> Option<RuntimePod> {
     let sandbox = event.pod_sandbox_status?;
     let key = PodKey::from_labels(&sandbox.labels)?;
     let grace_ms = event.containers_statuses.iter().find_map(|status| grace_ms(&status.annotations));
-    let containers = event.containers_statuses.into_iter().map(|status| container(status, &sandbox.id)).collect();
+    let statuses = event.containers_statuses.into_iter();
+    let containers = statuses.map(|status| container(status, &sandbox.id, messages)).collect();
     let observed = ObservedPod { sandboxes: vec![observed_sandbox(sandbox)], containers };
     Some(RuntimePod { key, observed, grace_ms })
 }
@@ -35,7 +37,7 @@ pub(crate) fn is_deletion(event: &v1::ContainerEventResponse) -> bool {
 }
 
 /// Digest of one pod as a machine was last told of it.
-pub(crate) fn digest_of(pod: &ObservedPod) -> Digest {
+pub fn digest_of(pod: &ObservedPod) -> Digest {
     let sandboxes = pod.sandboxes.iter().map(|s| {
         let state = if s.ready { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready };
         (s.id.clone(), state as i32)
@@ -74,20 +76,28 @@ pub(crate) async fn list(runtime: &dyn Runtime) -> Result<BTreeMap<String, Diges
 ///
 /// # Errors
 /// The runtime's, but for objects that went away between the listing and the question.
-pub(crate) async fn inspect(runtime: &dyn Runtime, uid: &str) -> Result<Option<RuntimePod>, cri::Error> {
+pub(crate) async fn inspect(
+    runtime: &dyn Runtime,
+    uid: &str,
+    messages: &Messages,
+) -> Result<Option<RuntimePod>, cri::Error> {
     let selector = keys::Map::from([(keys::POD_UID.to_owned(), uid.to_owned())]);
-    Ok(pods(runtime, selector).await?.remove(uid))
+    Ok(pods(runtime, selector, messages).await?.remove(uid))
 }
 
 /// All that the runtime knows of every pod of a kubelet.
 ///
 /// # Errors
 /// As for [`inspect`].
-pub(crate) async fn everything(runtime: &dyn Runtime) -> Result<Vec<RuntimePod>, cri::Error> {
-    Ok(pods(runtime, keys::Map::new()).await?.into_values().collect())
+pub(crate) async fn everything(runtime: &dyn Runtime, messages: &Messages) -> Result<Vec<RuntimePod>, cri::Error> {
+    Ok(pods(runtime, keys::Map::new(), messages).await?.into_values().collect())
 }
 
-async fn pods(runtime: &dyn Runtime, selector: keys::Map) -> Result<BTreeMap<String, RuntimePod>, cri::Error> {
+async fn pods(
+    runtime: &dyn Runtime,
+    selector: keys::Map,
+    messages: &Messages,
+) -> Result<BTreeMap<String, RuntimePod>, cri::Error> {
     let filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
     let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
     let filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
@@ -117,7 +127,7 @@ async fn pods(runtime: &dyn Runtime, selector: keys::Map) -> Result<BTreeMap<Str
         let Some(status) = status else { continue };
         let pod = entry(&mut pods, key);
         pod.grace_ms = pod.grace_ms.or_else(|| grace_ms(&status.annotations));
-        pod.observed.containers.push(container(status, &listed.pod_sandbox_id));
+        pod.observed.containers.push(container(status, &listed.pod_sandbox_id, messages));
     }
     Ok(pods)
 }
@@ -152,7 +162,8 @@ fn observed_sandbox(status: v1::PodSandboxStatus) -> ObservedSandbox {
     }
 }
 
-fn container(status: v1::ContainerStatus, sandbox_id: &str) -> ObservedContainer {
+fn container(status: v1::ContainerStatus, sandbox_id: &str, messages: &Messages) -> ObservedContainer {
+    let message = messages.of(&status);
     let metadata = status.metadata.unwrap_or_default();
     let name = keys::container_name(&status.labels).map_or(metadata.name, str::to_owned);
     let state = match container_state(status.state) {
@@ -163,7 +174,7 @@ fn container(status: v1::ContainerStatus, sandbox_id: &str) -> ObservedContainer
             finished_at_ns: status.finished_at,
             exit_code: status.exit_code,
             reason: status.reason,
-            message: status.message,
+            message,
         },
         v1::ContainerState::ContainerUnknown => ObservedState::Unknown,
     };

@@ -7,7 +7,7 @@ use lifecycle::{
 };
 
 /// The plan of a validated pod.
-pub(crate) fn plan_of(pod: &Pod) -> PodPlan {
+pub fn plan_of(pod: &Pod) -> PodPlan {
     let restart_policy = match pod::restart_policy(pod) {
         pod::RestartPolicy::Always => RestartPolicy::Always,
         pod::RestartPolicy::OnFailure => RestartPolicy::OnFailure,

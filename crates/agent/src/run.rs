@@ -3,19 +3,21 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri::{Code, Runtime, v1};
+use lifecycle::Effect;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Message, Outbox, Request};
+use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
 use crate::effects::{self, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
+use crate::remembered::{self, Memories};
 use crate::sources::SourceReport;
 use crate::sources::files::FileSource;
 use crate::sources::last_good::LastGood;
@@ -69,12 +71,7 @@ pub fn run(
     }
     let world = Arc::new(World::new(runtime, config, cgroups));
     effects::make_qos_cgroups(&world)?;
-    let node = Arc::new(NodeFacts {
-        node_name: world.config.node_name.clone(),
-        host_ips: world.config.node_ips.iter().map(ToString::to_string).collect(),
-        log_dir: world.config.log_dir.clone(),
-        runtime_name: OnceLock::new(),
-    });
+    let node = Arc::new(NodeFacts::new(&world.config));
     let last_good = LastGood::new(&world.config.root_dir);
     let (watched, urls) = sources(&world.config, &last_good)?;
 
@@ -90,10 +87,12 @@ pub fn run(
     }
     let (messages, inbox) = mpsc::channel(QUEUE);
     tokio::spawn(follow_runtime(world.clone(), node.clone(), messages.clone(), stop.clone()));
+    let (memories, memory_writer) = Memories::writer(&world.config.root_dir, stop.clone());
     let (queries, questions) = mpsc::channel(QUEUE);
     let agent = Agent::new(node.clone(), world.config.sources.len());
     let work = Loop {
         finished: Finished::new(&world.config.root_dir),
+        memories,
         world,
         agent,
         messages,
@@ -103,7 +102,7 @@ pub fn run(
         records: JoinSet::new(),
         stop,
     };
-    tokio::spawn(work.run(Inboxes { inbox, incoming, questions }, writer));
+    tokio::spawn(work.run(Inboxes { inbox, incoming, questions }, [writer, memory_writer]));
     Ok(AgentHandle::new(queries, node))
 }
 
@@ -137,6 +136,7 @@ struct Loop {
     world: Arc<World>,
     agent: Agent,
     finished: Finished,
+    memories: Memories,
     messages: mpsc::Sender<Message>,
     outbox: Outbox,
     /// The listing under way.
@@ -148,7 +148,7 @@ struct Loop {
 }
 
 impl Loop {
-    async fn run(mut self, mut inboxes: Inboxes, writer: JoinHandle<()>) {
+    async fn run(mut self, mut inboxes: Inboxes, writers: [JoinHandle<()>; 2]) {
         let asked = loop {
             tokio::select! {
                 question = inboxes.questions.recv(), if !inboxes.questions.is_closed() => match question {
@@ -171,7 +171,7 @@ impl Loop {
             self.dispatch();
             while self.records.try_join_next().is_some() {}
         };
-        self.end(inboxes, writer).await;
+        self.end(inboxes, writers).await;
         if let Some(reply) = asked {
             // Whoever asked may have gone meanwhile.
             let _gone = reply.send(());
@@ -179,15 +179,17 @@ impl Loop {
     }
 
     /// Stops watching and deciding, and sees to it that what was to be remembered is on disk. Pods go on.
-    async fn end(mut self, inboxes: Inboxes, writer: JoinHandle<()>) {
+    async fn end(mut self, inboxes: Inboxes, writers: [JoinHandle<()>; 2]) {
         self.stop.cancel();
         drop(inboxes);
         while self.records.join_next().await.is_some() {}
         // A source that hangs on a dead file system keeps the writer waiting.
-        match tokio::time::timeout(STORED_WITHIN, writer).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "last good manifests were not all stored"),
-            Err(_) => warn!("last good manifests were not all stored within {} s", STORED_WITHIN.as_secs()),
+        for writer in writers {
+            match tokio::time::timeout(STORED_WITHIN, writer).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "what was to be remembered was not all stored"),
+                Err(_) => warn!("what was to be remembered was not all stored within {} s", STORED_WITHIN.as_secs()),
+            }
         }
         if self.agent.is_empty() {
             let world = self.world.clone();
@@ -206,6 +208,7 @@ impl Loop {
         let _gone = match question {
             Query::Pods(reply) => reply.send(self.agent.snapshots()).is_err(),
             Query::Manifests(reply) => reply.send(self.agent.manifests()).is_err(),
+            Query::Events(reply) => reply.send(self.agent.history()).is_err(),
             Query::ImagesChanged(reply) => {
                 self.take(Message::ImagesChanged);
                 reply.send(()).is_err()
@@ -248,10 +251,16 @@ impl Loop {
         for request in std::mem::take(&mut self.outbox) {
             let (world, messages) = (self.world.clone(), self.messages.clone());
             match request {
-                Request::Perform { uid, generation, id, job } => drop(tokio::spawn(async move {
+                Request::Perform { uid, generation, id, job } => {
+                    let remembered = matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
+                    tokio::spawn(async move {
+                        if let Some(remembered) = remembered {
+                            remembered.await;
+                        }
                     let performed = effects::perform(world, *job).await;
                     tell(&messages, Message::Completed { uid, generation, id, performed }).await;
-                })),
+                    });
+                }
                 Request::Inspect(uid) => drop(tokio::spawn(inspect(world, uid, messages))),
                 Request::FindLeftovers => drop(tokio::spawn(async move {
                     if let Ok(uids) = spawn_blocking(move || teardown::leftovers(&world)).await {
@@ -262,6 +271,12 @@ impl Loop {
                     let finished = self.finished.clone();
                     self.record(move || finished.save(&uid, *status).map_err(|error| (uid, error)));
                 }
+                Request::SaveMemory { uid, memory } => self.memories.save(uid, *memory),
+                Request::ForgetMemory(uid) => self.memories.forget(&uid),
+                Request::SavePod(pod) => self.record(move || {
+                    let dir = teardown::pods_dir(&world.config.root_dir).join(pod::uid(&pod));
+                    remembered::save_pod(&dir, &pod).map_err(|error| (pod::uid(&pod).to_owned(), error))
+                }),
                 Request::ForgetFinished(uid) => {
                     let finished = self.finished.clone();
                     self.record(move || finished.remove(&uid).map_err(|error| (uid, error)));
@@ -273,7 +288,7 @@ impl Loop {
     fn record(&mut self, write: impl FnOnce() -> Result<(), (String, io::Error)> + Send + 'static) {
         self.records.spawn_blocking(move || {
             if let Err((uid, error)) = write() {
-                warn!(uid, %error, "the record of a finished pod cannot be changed; after a reboot it may run again");
+                warn!(uid, %error, "the record of a pod cannot be changed; a later kubelet may take it for what it was");
             }
         });
     }
@@ -294,7 +309,7 @@ async fn list(world: Arc<World>, messages: mpsc::Sender<Message>) {
 
 async fn inspect(world: Arc<World>, uid: String, messages: mpsc::Sender<Message>) {
     let stamp = clock::mono_ms();
-    match tokio::time::timeout(ANSWER_WITHIN, observe::inspect(&*world.runtime, &uid)).await {
+    match tokio::time::timeout(ANSWER_WITHIN, observe::inspect(&*world.runtime, &uid, &world.messages)).await {
         Ok(Ok(pod)) => tell(&messages, Message::Inspected { uid, stamp, pod }).await,
         Ok(Err(error)) => warn!(uid, %error, "the runtime does not tell of a pod"),
         Err(_) => warn!(uid, "the runtime did not tell of a pod within {} s", ANSWER_WITHIN.as_secs()),
@@ -333,7 +348,9 @@ async fn follow_runtime(
             }
             let Some(mut events) = events else { return };
             while let Some(event) = events.recv().await {
-                tell(&messages, Message::Event(Box::new(event))).await;
+                let deletion = observe::is_deletion(&event);
+                let Some(pod) = observe::from_event(event, &world.messages) else { continue };
+                tell(&messages, Message::Event(Box::new(RuntimeEvent { pod, deletion }))).await;
             }
             warn!("the runtime's events broke off; listening anew");
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -347,15 +364,16 @@ async fn follow_runtime(
 
 /// The first listing: what the runtime has, and who ran to its end before.
 async fn start(world: &Arc<World>, messages: &mpsc::Sender<Message>) {
-    let records = Finished::new(&world.config.root_dir);
-    let finished = spawn_blocking(move || records.load()).await.unwrap_or_default();
+    let root_dir = world.config.root_dir.clone();
+    let records = spawn_blocking(move || (Finished::new(&root_dir).load(), remembered::load(&root_dir))).await;
+    let (finished, stored) = records.unwrap_or_default();
     let mut stamp = clock::mono_ms();
     let pods = until_answered("pods", || {
         stamp = clock::mono_ms();
-        observe::everything(&*world.runtime)
+        observe::everything(&*world.runtime, &world.messages)
     })
     .await;
-    tell(messages, Message::Started { stamp, pods, finished }).await;
+    tell(messages, Message::Started { stamp, pods, finished, stored }).await;
 }
 
 async fn until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T

@@ -14,28 +14,28 @@ use k8s_openapi::api::core::v1::Pod;
 
 /// All that one source knows, at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct SourceReport {
+pub struct SourceReport {
     /// Position of the source in the configuration.
-    pub(crate) source: usize,
-    pub(crate) files: Vec<FileReport>,
+    pub source: usize,
+    pub files: Vec<FileReport>,
 }
 
 /// One file or URL of a source.
 #[derive(Debug, Clone)]
-pub(crate) struct FileReport {
+pub struct FileReport {
     /// Path or URL.
-    pub(crate) name: Arc<str>,
+    pub name: Arc<str>,
     /// The pods in force: of this version of the file or, while it has a problem, of its last good one.
-    pub(crate) pods: Vec<Arc<Pod>>,
-    pub(crate) problem: Option<Problem>,
+    pub pods: Vec<Arc<Pod>>,
+    pub problem: Option<Problem>,
     /// Not looked at because of its name or kind.
-    pub(crate) ignored: bool,
+    pub ignored: bool,
     /// When this came to be so.
-    pub(crate) since: Timestamp,
+    pub since: Timestamp,
 }
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) message: String,
+pub struct Problem {
+    pub message: String,
 }

@@ -1,16 +1,20 @@
-//! From a machine's report to a v1 `PodStatus`. Built when somebody asks, in the asker's own time.
+//! From a machine's report to what is shown of a pod. Built when somebody asks, in the asker's own time.
 
+mod v1;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use cri::keys::PodKey;
 use cri::names;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
-use lifecycle::{Condition, Conditions, ContainerReport, ContainerState, PodReport, Terminated};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use lifecycle::admission::Offer;
+use lifecycle::{Condition, Conditions, ContainerKind, ContainerReport, ContainerState, PodReport};
 use pod::reasons;
-use pod::status::{self, Exit, Why};
+use pod::status::{self, Why};
 
+use crate::config::{AgentConfig, MAX_PODS};
 use crate::handle::{ContainerView, PodView, RunState};
 use crate::sources::mux::ManifestError;
 
@@ -19,24 +23,64 @@ pub(crate) const CONFIG_ERROR: &str = "kubernetes.io/config.error";
 /// Condition: whether the pod's manifest, as it is now, is what runs.
 const MANIFEST_VALID: &str = "ManifestValid";
 const MANIFEST_REFUSED: &str = "ManifestRefused";
+const OS: &str = "linux";
 
-/// What a status needs to know of the node.
-#[derive(Debug)]
-pub(crate) struct NodeFacts {
-    pub(crate) node_name: String,
-    pub(crate) host_ips: Vec<String>,
-    pub(crate) log_dir: PathBuf,
+/// What the loop and a status need to know of the node.
+#[derive(Debug, Default)]
+pub struct NodeFacts {
+    pub node_name: String,
+    /// The primary one first.
+    pub host_ips: Vec<String>,
+    pub log_dir: PathBuf,
+    /// What pods are admitted against.
+    pub offer: Offer,
     /// Known once the runtime has answered.
-    pub(crate) runtime_name: OnceLock<String>,
+    pub runtime_name: OnceLock<String>,
 }
 
 impl NodeFacts {
+    pub(crate) fn new(config: &AgentConfig) -> Self {
+        let whole = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
+        Self {
+            node_name: config.node_name.clone(),
+            host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
+            log_dir: config.log_dir.clone(),
+            offer: Offer {
+                node_name: config.node_name.clone(),
+                cpu_millis: whole(config.node_cpu_millis),
+                memory_bytes: whole(config.node_memory_bytes),
+                ephemeral_bytes: match config.node_ephemeral_bytes {
+                    0 => i64::MAX,
+                    bytes => whole(bytes),
+                },
+                pods: if config.max_pods == 0 { MAX_PODS } else { config.max_pods },
+                labels: labels(config),
+                os: OS.to_owned(),
+            },
+            runtime_name: OnceLock::new(),
+        }
+    }
+
     fn container_id(&self, id: &str) -> String {
         if id.is_empty() {
             return String::new();
         }
         status::container_id(self.runtime_name.get().map_or("unknown", String::as_str), id)
     }
+}
+
+/// Those that every node has, and those that are configured; what a node is cannot be configured away.
+fn labels(config: &AgentConfig) -> BTreeMap<String, String> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let own = [("hostname", config.node_name.as_str()), ("os", OS), ("arch", arch)];
+    let own = own.map(|(name, value)| (format!("kubernetes.io/{name}"), value.to_owned()));
+    let former = [("os", OS), ("arch", arch)];
+    let former = former.map(|(name, value)| (format!("beta.kubernetes.io/{name}"), value.to_owned()));
+    config.node_labels.clone().into_iter().chain(own).chain(former).collect()
 }
 
 /// One pod at one moment.
@@ -47,6 +91,16 @@ pub(crate) struct Snapshot {
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) life: LifeReport,
     pub(crate) manifest_error: Option<ManifestError>,
+    pub(crate) deletion: Option<Deletion>,
+}
+
+/// The end of a pod, once it is not wanted any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deletion {
+    /// When its containers are to be dead, in nanoseconds since the epoch.
+    pub(crate) at_ns: i64,
+    /// The pod's whole grace in seconds.
+    pub(crate) grace_s: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -54,39 +108,52 @@ pub(crate) enum LifeReport {
     Live {
         report: Box<PodReport>,
         since: Transitions,
+        /// It was refused: there is a verdict and nothing else to tell.
+        rejected: bool,
     },
     /// A pod that ended in an earlier life of the kubelet.
     Stored(Box<PodStatus>),
 }
 
 /// When each condition took its present value, in nanoseconds since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Transitions([(bool, i64); 5]);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transitions {
+    began_ns: i64,
+    values: Vec<(&'static str, bool, i64)>,
+}
 
 impl Transitions {
     pub(crate) fn new(now_ns: i64) -> Self {
-        Self([(false, now_ns); 5])
+        Self { began_ns: now_ns, values: Vec::new() }
     }
 
     /// Notes the conditions as they are now.
     pub(crate) fn note(&mut self, conditions: &Conditions, now_ns: i64) {
-        for (slot, (_, condition)) in self.0.iter_mut().zip(in_order(conditions)) {
-            if slot.0 != condition.status {
-                *slot = (condition.status, now_ns);
+        for (name, condition) in in_order(conditions) {
+            match self.values.iter_mut().find(|(known, _, _)| *known == name) {
+                Some((_, status, _)) if *status == condition.status => {}
+                Some(value) => *value = (name, condition.status, now_ns),
+                None => self.values.push((name, condition.status, now_ns)),
             }
         }
+    }
+
+    fn since_ns(&self, name: &str) -> i64 {
+        self.values.iter().find(|(known, _, _)| *known == name).map_or(self.began_ns, |(_, _, since_ns)| *since_ns)
     }
 }
 
 /// In the order in which every kubelet writes them.
-fn in_order(conditions: &Conditions) -> [(&'static str, &Condition); 5] {
-    [
+fn in_order(conditions: &Conditions) -> impl Iterator<Item = (&'static str, &Condition)> {
+    let always = [
         (reasons::POD_READY_TO_START_CONTAINERS, &conditions.pod_ready_to_start_containers),
         (reasons::INITIALIZED, &conditions.initialized),
         (reasons::READY, &conditions.ready),
         (reasons::CONTAINERS_READY, &conditions.containers_ready),
         (reasons::POD_SCHEDULED, &conditions.pod_scheduled),
-    ]
+    ];
+    let restarting = conditions.all_containers_restarting.as_ref();
+    always.into_iter().chain(restarting.map(|condition| (reasons::ALL_CONTAINERS_RESTARTING, condition)))
 }
 
 impl Snapshot {
@@ -94,7 +161,8 @@ impl Snapshot {
     pub(crate) fn to_pod(&self, node: &NodeFacts) -> Option<Pod> {
         let mut pod = Pod::clone(self.pod.as_deref()?);
         let mut status = match &self.life {
-            LifeReport::Live { report, since } => live_status(&pod, report, since, node),
+            LifeReport::Live { report, rejected: true, .. } => v1::rejected_status(&pod, report),
+            LifeReport::Live { report, since, .. } => v1::live_status(&pod, (report, since), node),
             LifeReport::Stored(status) => PodStatus::clone(status),
         };
         if let Some(error) = &self.manifest_error {
@@ -102,6 +170,10 @@ impl Snapshot {
             let why = Why { reason: MANIFEST_REFUSED.to_owned(), message: error.message.clone() };
             let condition = status::condition(MANIFEST_VALID, false, why, error.since);
             status.conditions.get_or_insert_default().push(condition);
+        }
+        if let Some(deletion) = self.deletion {
+            pod.metadata.deletion_timestamp = status::time_from_ns(deletion.at_ns);
+            pod.metadata.deletion_grace_period_seconds = Some(deletion.grace_s);
         }
         pod.status = Some(status);
         Some(pod)
@@ -111,7 +183,9 @@ impl Snapshot {
         let containers = match &self.life {
             LifeReport::Live { report, .. } => report.containers.iter().map(|c| self.container_view(c, node)).collect(),
             LifeReport::Stored(status) => {
-                status.container_statuses.iter().flatten().map(|c| self.stored_view(c, node)).collect()
+                let init = status.init_container_statuses.iter().flatten();
+                let all = init.chain(status.container_statuses.iter().flatten());
+                all.map(|container| self.stored_view(container, node)).collect()
             }
         };
         PodView {
@@ -146,9 +220,17 @@ impl Snapshot {
     fn view(&self, name: &str, state: RunState, attempt: Option<u32>, node: &NodeFacts) -> ContainerView {
         let logs = names::log_directory(&node.log_dir, &self.key);
         let log = |attempt: u32| logs.join(names::log_path(name, attempt));
-        let tty = self.pod.as_deref().and_then(|pod| pod::container(pod, name)).and_then(|c| c.tty);
+        let container = self.pod.as_deref().and_then(|pod| pod::container(pod, name));
+        let inits = self.pod.as_deref().map(pod::init_containers).unwrap_or_default();
+        let kind = match inits.iter().find(|container| container.name == name) {
+            Some(container) if pod::is_sidecar(container) => ContainerKind::Sidecar,
+            Some(_) => ContainerKind::Init,
+            None => ContainerKind::Regular,
+        };
+        let tty = container.and_then(|container| container.tty);
         ContainerView {
             name: name.to_owned(),
+            kind,
             id: None,
             state,
             log_path: attempt.map(log),
@@ -158,60 +240,5 @@ impl Snapshot {
     }
 }
 
-/// The status of a pod that a machine looks after.
-pub(crate) fn live_status(pod: &Pod, report: &PodReport, since: &Transitions, node: &NodeFacts) -> PodStatus {
-    let conditions: Vec<PodCondition> = in_order(&report.conditions)
-        .into_iter()
-        .zip(since.0)
-        .map(|((name, condition), (_, since_ns))| {
-            let why = Why { reason: condition.reason.to_owned(), message: condition.message.clone() };
-            let since = status::time_from_ns(since_ns).map_or_else(Timestamp::now, |time| time.0);
-            status::condition(name, condition.status, why, since)
-        })
-        .collect();
-    PodStatus {
-        phase: Some(report.phase.as_str().to_owned()),
-        conditions: Some(conditions),
-        message: report.problem.as_ref().map(|problem| problem.message.clone()),
-        host_ip: node.host_ips.first().cloned(),
-        host_ips: (!node.host_ips.is_empty()).then(|| status::host_ips(&node.host_ips)),
-        pod_ip: report.ips.first().cloned(),
-        pod_ips: (!report.ips.is_empty()).then(|| status::pod_ips(&report.ips)),
-        start_time: status::time_from_ns(report.start_time_ns),
-        container_statuses: Some(report.containers.iter().map(|c| container_status(c, node)).collect()),
-        qos_class: Some(pod::qos::class(pod).as_str().to_owned()),
-        ..PodStatus::default()
-    }
-}
-
-fn container_status(report: &ContainerReport, node: &NodeFacts) -> ContainerStatus {
-    let id = node.container_id(&report.container_id);
-    ContainerStatus {
-        name: report.name.clone(),
-        image: report.image.clone(),
-        image_id: report.image_ref.clone(),
-        container_id: (!id.is_empty()).then_some(id),
-        ready: report.ready,
-        started: Some(report.started),
-        restart_count: i32::try_from(report.restart_count).unwrap_or(i32::MAX),
-        state: Some(match &report.state {
-            ContainerState::Waiting { reason, message } => status::waiting(reason.as_str(), message),
-            ContainerState::Running { started_at_ns } => status::running(*started_at_ns),
-            ContainerState::Terminated(ended) => terminated(ended, node),
-        }),
-        // An empty object, as the API has it, where there was no run before.
-        last_state: Some(report.last.as_ref().map(|ended| terminated(ended, node)).unwrap_or_default()),
-        ..ContainerStatus::default()
-    }
-}
-
-fn terminated(ended: &Terminated, node: &NodeFacts) -> k8s_openapi::api::core::v1::ContainerState {
-    status::terminated(&Exit {
-        exit_code: ended.exit_code,
-        reason: ended.reason.clone(),
-        message: ended.message.clone(),
-        started_at_ns: ended.started_at_ns,
-        finished_at_ns: ended.finished_at_ns,
-        container_id: node.container_id(&ended.container_id),
-    })
-}
+#[cfg(test)]
+mod tests;

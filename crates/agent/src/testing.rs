@@ -1,6 +1,7 @@
 //! What several tests need.
 
 pub(crate) mod fake;
+pub(crate) mod servers;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

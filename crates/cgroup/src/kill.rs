@@ -46,6 +46,9 @@ pub(crate) fn child_dirs(dir: &Path) -> Vec<PathBuf> {
 /// The kernel refuses `cgroup.kill` on v2.
 pub fn kill_dirs(dirs: &[PathBuf]) -> Result<usize> {
     let pids = procs(dirs);
+    if pids.is_empty() {
+        return Ok(0);
+    }
     if let [dir] = dirs
         && dir.join("cgroup.kill").exists()
     {

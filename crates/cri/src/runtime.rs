@@ -72,7 +72,8 @@ pub trait Runtime: Send + Sync {
     -> Result<v1::ContainerStatusResponse, Error>;
 
     /// Runs a command in a running container and returns its output (cut at a limit) and exit code.
-    /// `timeout` is in seconds, 0 is none; when it runs out the command is killed: `DeadlineExceeded`.
+    /// `timeout` is in seconds, 0 is none; when it runs out the command is killed: `DeadlineExceeded`. It is killed too
+    /// when the returned future is dropped: nobody could learn of its end.
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error>;
 
     /// Starts a command in a running container with its streams attached. `window` is the first size of its terminal,

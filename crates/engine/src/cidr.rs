@@ -21,6 +21,9 @@ pub enum CidrError {
 }
 
 impl Cidr {
+    /// The machine's own addresses; no range for pods.
+    pub(crate) const LOOPBACK: Cidr = Cidr { network: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
+
     /// The range's own name, never given to a pod.
     pub fn network(self) -> Ipv4Addr {
         self.network

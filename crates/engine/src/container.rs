@@ -96,8 +96,9 @@ impl Core {
                 work,
                 read_only: spec::read_only_root(&config),
             },
+            sandbox: &sandbox.config,
             sandbox_dir: &sandbox.dir,
-            hostname: sandbox.hostname(),
+            hostname: &sandbox.hostname(),
             group: &group,
             log: log_path.clone().map(|path| Log {
                 path,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::{Error, ExecSession, Runtime, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
 use crate::error::{internal, on_pool};
 use crate::files::{self, FileError};
-use crate::network::NetworkError;
+use crate::network::{NetworkError, Ports};
 use crate::record::Phase;
 use crate::state::{Core, Sandbox};
 use crate::{Config, filter, shim_process, status};
@@ -78,14 +78,18 @@ async fn repair(core: Weak<Core>) {
     loop {
         tokio::time::sleep(REPAIR).await;
         let Some(core) = core.upgrade() else { return };
-        let connected = |sandbox: &Arc<Sandbox>| sandbox.phase() < Phase::Stopped;
-        let ids: Vec<String> = core.sandboxes().iter().filter(|s| connected(s)).map(|s| s.id.clone()).collect();
-        if ids.is_empty() {
+        // One on the machine's network has no address, and needs no bridge.
+        let connected = |sandbox: Arc<Sandbox>| {
+            let (phase, address) = (sandbox.phase(), sandbox.state().address);
+            address.filter(|_| phase == Phase::Ready).map(|address| (sandbox.id.clone(), core.ports(&sandbox, address)))
+        };
+        let pods: Vec<(String, Ports)> = core.sandboxes().into_iter().filter_map(connected).collect();
+        if pods.is_empty() {
             continue;
         }
         let network = Arc::clone(&core.network);
         drop(core);
-        if let Ok(Err(error)) = on_pool(move || network.repair(&ids)).await {
+        if let Ok(Err(error)) = on_pool(move || network.repair(&pods)).await {
             warn!(%error, "the pods' network cannot be checked");
         }
     }
@@ -211,7 +215,9 @@ impl Runtime for Engine {
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
         let core = Arc::clone(&self.core);
-        whole(async move { core.exec_sync(request).await }).await
+        // Dropped with this future, which tells the task that nobody waits.
+        let (_waiting, caller) = oneshot::channel();
+        whole(async move { core.exec_sync(request, caller).await }).await
     }
 
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {

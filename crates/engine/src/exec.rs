@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cri::{Error, ExecSession, v1};
+use cri::{Code, Error, ExecSession, v1};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{internal, of_shim, on_pool};
 use crate::ids;
-use crate::shim_link::ShimLink;
+use crate::shim_link::{ShimError, ShimLink};
 use crate::state::Core;
 use crate::terminal::{Terminal, TerminalReader, TerminalWriter};
 
@@ -72,7 +72,7 @@ impl Core {
         let (our_out, child_out) = output(stdout)?;
         let (our_err, child_err) = output(stderr)?;
         let streams = Streams { stdin: child_in, stdout: child_out, stderr: child_err };
-        let running = self.start_exec(&container_id, cmd, Attached::Streams(streams)).await?;
+        let running = self.start_exec((&container_id, cmd), Attached::Streams(streams), START).await?;
         // Nothing listens to sizes without a terminal.
         let (resize, _) = mpsc::channel(1);
         Ok(ExecSession {
@@ -90,7 +90,7 @@ impl Core {
         (cmd, window): (Vec<String>, Option<(u16, u16)>),
         (stdin, stdout): (bool, bool),
     ) -> Result<ExecSession, Error> {
-        let mut running = self.start_exec(container, cmd, Attached::Terminal(window)).await?;
+        let mut running = self.start_exec((container, cmd), Attached::Terminal(window), START).await?;
         let master = running.master.take().ok_or_else(|| Error::internal("exec: the shim sent no terminal"))?;
         let terminal = Terminal::new(master).map_err(internal("use the exec's terminal"))?;
         let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(RESIZES);
@@ -114,24 +114,38 @@ impl Core {
         })
     }
 
-    /// Runs a command and returns its output and exit code.
-    pub(crate) async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
+    /// Runs a command and returns its output and exit code. When its time is over, or nobody waits for it any more
+    /// (`caller` closes), it is killed.
+    pub(crate) async fn exec_sync(
+        &self,
+        request: v1::ExecSyncRequest,
+        caller: oneshot::Receiver<()>,
+    ) -> Result<v1::ExecSyncResponse, Error> {
         let v1::ExecSyncRequest { container_id, cmd, timeout } = request;
+        let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let began = Instant::now();
         let (stdin, _) = input(false)?;
         let (our_out, stdout) = output(true)?;
         let (our_err, stderr) = output(true)?;
-        let running = self.start_exec(&container_id, cmd, Attached::Streams(Streams { stdin, stdout, stderr })).await?;
+        let attached = Attached::Streams(Streams { stdin, stdout, stderr });
+        let patience = limit.map_or(START, |limit| limit.min(START));
+        let running = self.start_exec((&container_id, cmd), attached, patience).await?;
         let (ended, watching) = watch::channel(false);
         let collect = |receiver: Option<pipe::Receiver>| tokio::spawn(collect(receiver, watching.clone()));
         let (stdout, stderr) = (collect(our_out), collect(our_err));
-        let exit = wait(running, timeout).await;
+        let exit = wait(running, limit.map(|limit| (limit, began)), caller).await;
         ended.send_replace(true);
         let stdout = stdout.await.map_err(internal("read the command's output"))?;
         let stderr = stderr.await.map_err(internal("read the command's errors"))?;
         Ok(v1::ExecSyncResponse { stdout, stderr, exit_code: exit?.code() })
     }
 
-    async fn start_exec(&self, container: &str, cmd: Vec<String>, attached: Attached) -> Result<Running, Error> {
+    async fn start_exec(
+        &self,
+        (container, cmd): (&str, Vec<String>),
+        attached: Attached,
+        patience: Duration,
+    ) -> Result<Running, Error> {
         if cmd.first().is_none_or(String::is_empty) {
             return Err(Error::invalid_argument("exec: a command is expected"));
         }
@@ -159,10 +173,14 @@ impl Core {
         let request = Request::Exec { exec: exec.clone(), container: container.to_owned(), process };
         let fds = streams.as_ref().map(|s| [s.stdin.as_fd(), s.stdout.as_fd(), s.stderr.as_fd()]);
         let fds = fds.as_ref().map(<[_; 3]>::as_slice).unwrap_or_default();
-        match link.call_with_fds(request, fds, START).await {
+        match link.call_with_fds(request, fds, patience).await {
             Ok(answer) => Ok(Running { id: exec, link, exit, master: answer.fd }),
             Err(error) => {
                 link.forget_exec(&exec);
+                if let ShimError::Timeout { .. } = error {
+                    // Whatever it answers: what may still come of it must not run unattended.
+                    let _ = link.call(Request::KillExec { exec }, KILLED).await;
+                }
                 Err(of_shim("exec", &error))
             }
         }
@@ -191,22 +209,33 @@ fn gone() -> Error {
     Error::unavailable("exec: the container's supervisor is gone: how the command ended is not known")
 }
 
-/// Waits for a command's end; when its time is over it is killed with its process group.
-async fn wait(running: Running, timeout_secs: i64) -> Result<ExitStatus, Error> {
+/// Waits for a command's end; when its time is over, or nobody waits for it any more, it is killed with its descendants.
+async fn wait(
+    running: Running,
+    limit: Option<(Duration, Instant)>,
+    caller: oneshot::Receiver<()>,
+) -> Result<ExitStatus, Error> {
     let Running { id, link, mut exit, .. } = running;
-    let seconds = timeout_secs.max(0).unsigned_abs();
-    if seconds == 0 {
-        return exit.await.map_err(|_| gone());
-    }
-    if let Ok(ended) = tokio::time::timeout(Duration::from_secs(seconds), &mut exit).await {
-        return ended.map_err(|_| gone());
-    }
+    let late = async {
+        match limit {
+            Some((limit, began)) => tokio::time::sleep_until((began + limit).into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let error = tokio::select! {
+        ended = &mut exit => return ended.map_err(|_| gone()),
+        () = late => {
+            let seconds = limit.map_or(0, |(limit, _)| limit.as_secs());
+            Error::deadline_exceeded(format!("exec: the command did not end within {seconds} s and was killed"))
+        }
+        _ = caller => Error::new(Code::Unknown, "exec: nobody waited for the command any more and it was killed"),
+    };
     let killed = link.call(Request::KillExec { exec: id.clone() }, KILLED).await;
     if tokio::time::timeout(KILLED, exit).await.is_err() {
         link.forget_exec(&id);
         tracing::warn!(exec = %id, ?killed, "a command that was killed is still there");
     }
-    Err(Error::deadline_exceeded(format!("exec: the command did not end within {seconds} s and was killed")))
+    Err(error)
 }
 
 /// Reads a stream until its end or the command's, whichever is first: a child that lives on may keep it open.

@@ -12,8 +12,8 @@ use cri::v1;
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_BYTES: usize = 2048;
-/// A resolver file larger than this is not one.
-const MAX_RESOLV_CONF_BYTES: u64 = 64 * 1024;
+/// What of the machine's is larger is no resolver file, or no host table that a pod needs.
+const MAX_MACHINE_FILE_BYTES: u64 = 64 * 1024;
 
 /// A step on a file that failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +76,7 @@ pub(crate) fn resolv_conf(dns: Option<&v1::DnsConfig>, machine: Option<&Path>) -
 }
 
 fn machine_resolv_conf(path: &Path) -> String {
-    let small = fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() <= MAX_RESOLV_CONF_BYTES);
-    let text = if small { fs::read_to_string(path) } else { Err(io::ErrorKind::InvalidData.into()) };
-    text.unwrap_or_else(|error| {
+    small_file(path).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "the machine's resolver file cannot be used");
         String::new()
     })
@@ -107,6 +105,16 @@ fn render_resolv_conf(dns: &v1::DnsConfig) -> Result<String, String> {
         text += &format!("options {}\n", dns.options.join(" "));
     }
     Ok(text)
+}
+
+/// The machine's own `/etc/hosts`, for pods on its network; empty where it cannot be read.
+pub(crate) fn machine_hosts(path: &Path) -> String {
+    small_file(path).unwrap_or_default()
+}
+
+fn small_file(path: &Path) -> io::Result<String> {
+    let small = fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() <= MAX_MACHINE_FILE_BYTES);
+    if small { fs::read_to_string(path) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// The text of `/etc/hosts` for containers that are not given one.

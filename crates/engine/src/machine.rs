@@ -49,6 +49,11 @@ fn devices_in(dev: &Path) -> Vec<Device> {
     devices
 }
 
+/// The machine's name.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The capabilities that this process may pass on.
 pub(crate) fn held_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

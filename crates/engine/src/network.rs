@@ -20,7 +20,8 @@ use crate::Cidr;
 use crate::state::lock;
 use addresses::Addresses;
 use links::Links;
-pub(crate) use namespace::{Pins, Plan};
+pub(crate) use namespace::{Connection, Pins, Plan};
+pub(crate) use nft::host_ports::HostPort;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Beginning of the names of the hosts' ends of the pods' links.
@@ -76,7 +77,12 @@ impl Network {
         let (done, result) = oneshot::channel();
         let network = Arc::clone(self);
         let work = move || {
-            let _ = done.send(network.ensure_bridge().and_then(|bridge| namespace::set_up(&plan, bridge)));
+            let bridge = plan.connection.as_ref().map(|_| network.ensure_bridge()).transpose();
+            let connected = bridge.and_then(|bridge| namespace::set_up(&plan, bridge));
+            let _ = done.send(connected.and_then(|()| match &plan.connection {
+                Some(connection) => network.open_ports(&connection.ports),
+                None => Ok(()),
+            }));
         };
         let thread = std::thread::Builder::new().name("sandbox-net".into());
         thread.spawn(work).map_err(step("start", "a thread for the namespaces"))?;
@@ -124,24 +130,66 @@ impl Network {
         }
     }
 
-    /// Puts back what someone else removed: the bridge with its ports, the table. Blocking.
-    pub(crate) fn repair(&self, sandboxes: &[String]) -> Result<(), NetworkError> {
+    /// Leads ports of the machine into a pod. Blocking.
+    fn open_ports(&self, ports: &Ports) -> Result<(), NetworkError> {
+        if ports.list.is_empty() {
+            return Ok(());
+        }
+        // Else the kernel takes what the machine sends to its own loopback for lost; a rule of the bridge's table keeps
+        // pods from there.
+        let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.bridge);
+        fs::write(&path, "1").map_err(step("write", &path))?;
+        // A pod that asks for its own port is answered through the link it asked by, which bridges do not do by default.
+        let path = format!("/sys/class/net/{}/brport/hairpin_mode", ports.link);
+        fs::write(&path, "1").map_err(step("write", &path))?;
+        nft::host_ports::install(&ports.table, (ports.pod, self.cidr), &ports.list)
+            .map_err(step("make table", &ports.table))
+    }
+
+    /// Undoes [`Network::open_ports`]. Blocking.
+    pub(crate) fn close_ports(&self, ports: &Ports) -> Result<(), NetworkError> {
+        match ports.list.is_empty() {
+            true => Ok(()),
+            false => nft::remove(&ports.table).map_err(step("delete table", &ports.table)),
+        }
+    }
+
+    fn repair_ports(&self, ports: &Ports) -> Result<(), NetworkError> {
+        let table = &ports.table;
+        if ports.list.is_empty() || nft::host_ports::installed(table).map_err(step("look at table", table))? {
+            return Ok(());
+        }
+        info!(%table, "the rules of a pod's host ports were gone and are made anew");
+        self.open_ports(ports)
+    }
+
+    /// Puts back what someone else removed: the bridge with its ports, the tables. Blocking.
+    pub(crate) fn repair(&self, sandboxes: &[(String, Ports)]) -> Result<(), NetworkError> {
+        let bridge = self.repair_bridge(sandboxes)?;
+        sandboxes.iter().try_for_each(|(_, ports)| match bridge {
+            Found::Whole => self.repair_ports(ports),
+            // What was set on the old one is gone with it.
+            Found::Gone => self.open_ports(ports),
+        })
+    }
+
+    fn repair_bridge(&self, sandboxes: &[(String, Ports)]) -> Result<Found, NetworkError> {
         let mut links = Links::open().map_err(step("open", "a netlink socket"))?;
         if links.index(&self.bridge).map_err(step("find bridge", &self.bridge))?.is_some() {
             if !self.masquerade_refused.load(Ordering::Relaxed) {
                 let _making = lock(&self.making);
                 self.ensure_masquerade();
             }
-            return Ok(());
+            return Ok(Found::Whole);
         }
         let bridge = self.ensure_bridge()?;
         info!(bridge = %self.bridge, sandboxes = sandboxes.len(), "the bridge was gone and is made anew");
-        for name in sandboxes.iter().map(|id| link_name(id)) {
+        for name in sandboxes.iter().map(|(id, _)| link_name(id)) {
             if let Some(link) = links.index(&name).map_err(step("find link", &name))? {
                 links.attach(link, bridge).map_err(step("attach link", &name))?;
             }
         }
-        Ok(())
+        Ok(Found::Gone)
     }
 
     /// Removes bridge and table. Blocking.
@@ -154,6 +202,24 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// How a repair found the bridge.
+#[derive(Clone, Copy)]
+enum Found {
+    Whole,
+    Gone,
+}
+
+/// The machine's ports that lead into a pod.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    /// Name of the table that is theirs alone.
+    pub(crate) table: String,
+    /// Name of the host's end of the pod's link.
+    pub(crate) link: String,
+    pub(crate) pod: Ipv4Addr,
+    pub(crate) list: Vec<HostPort>,
 }
 
 /// Name of the host's end of a sandbox's link: 10 bytes of the 15 that a name can have.

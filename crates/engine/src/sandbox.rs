@@ -1,6 +1,7 @@
 //! A sandbox's life: run, stop, remove. Each caller holds the sandbox's turn.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ use crate::delete;
 use crate::error::{internal, on_pool};
 use crate::files;
 use crate::ids;
-use crate::network::{self, Pins, Plan};
+use crate::network::{self, Connection, Pins, Plan, Ports};
 use crate::record::{self, Phase, SandboxRecord};
 use crate::recover::CGROUP_FILE;
 use crate::shim_link::{ShimError, ShimLink};
 use crate::shim_process;
-use crate::spec::{self, Refused};
+use crate::spec::{self, Refused, Scope};
 use crate::state::{Core, Sandbox, now_ns};
 
 /// A shim answers within microseconds; one that takes this long on a loaded machine is stuck.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+/// The names that a pod on the machine's network knows.
+const MACHINE_HOSTS: &str = "/etc/hosts";
 /// sethostname(2) takes 64 bytes.
 const MAX_HOSTNAME_BYTES: usize = 64;
 
@@ -97,12 +100,14 @@ impl Core {
     }
 
     async fn make_all(self: &Arc<Self>, sandbox: &Arc<Sandbox>, resolv_conf: String) -> Result<(), Error> {
-        let Some(address) = self.network.allocate() else {
-            let cidr = self.network.cidr();
-            return Err(Error::resource_exhausted(format!("no free address: pods have all of {cidr}")));
-        };
-        sandbox.state().address = Some(address);
-        let making = self.plan(sandbox, address, resolv_conf);
+        if sandbox.shares().network == Scope::Pod {
+            let Some(address) = self.network.allocate() else {
+                let cidr = self.network.cidr();
+                return Err(Error::resource_exhausted(format!("no free address: pods have all of {cidr}")));
+            };
+            sandbox.state().address = Some(address);
+        }
+        let making = self.plan(sandbox, resolv_conf);
         let _permit = self.setups.acquire().await.map_err(internal("wait to set up a sandbox"))?;
         let (files, plan) = ((making.resolv_conf, making.hosts), making.plan);
         let prepared = Arc::clone(sandbox);
@@ -115,19 +120,33 @@ impl Core {
         sandbox.advance(Phase::Ready).map_err(internal("record the sandbox"))
     }
 
-    fn plan(&self, sandbox: &Sandbox, address: Ipv4Addr, resolv_conf: String) -> Making {
-        let hostname = sandbox.hostname().to_owned();
+    fn plan(&self, sandbox: &Sandbox, resolv_conf: String) -> Making {
+        let hostname = sandbox.hostname();
+        let address = sandbox.state().address;
+        let hosts = match address {
+            Some(address) => files::hosts(address, &hostname),
+            None => files::machine_hosts(Path::new(MACHINE_HOSTS)),
+        };
+        let connection = address.map(|address| Connection {
+            hostname,
+            link: network::link_name(&sandbox.id),
+            address,
+            cidr: self.network.cidr(),
+            ports: self.ports(sandbox, address),
+        });
         Making {
             resolv_conf,
-            hosts: files::hosts(address, &hostname),
-            plan: Plan {
-                pins: Pins::new(&sandbox.dir),
-                hostname,
-                link: network::link_name(&sandbox.id),
-                address,
-                cidr: self.network.cidr(),
-            },
+            hosts,
+            plan: Plan { pins: Pins::new(&sandbox.dir), connection, ipc: sandbox.shares().ipc },
         }
+    }
+
+    /// A pod on the machine's network has no address, and no need of these.
+    pub(crate) fn ports(&self, sandbox: &Sandbox, pod: Ipv4Addr) -> Ports {
+        let list = spec::host_ports(&sandbox.config).unwrap_or_default();
+        // After the bridge, of which there is one for each engine.
+        let table = format!("{}-{}", self.config.bridge, sandbox.id.get(..8).unwrap_or(&sandbox.id));
+        Ports { table, link: network::link_name(&sandbox.id), pod, list }
     }
 
     async fn start_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
@@ -196,7 +215,11 @@ impl Core {
         self.kill_containers(sandbox).await?;
         self.end_shim(sandbox).await?;
         let pins = Pins::new(&sandbox.dir);
-        on_pool(move || pins.release()).await?.map_err(internal("let go of the sandbox's namespaces"))?;
+        let ports = sandbox.state().address.map(|address| self.ports(sandbox, address));
+        let network = Arc::clone(&self.network);
+        let released =
+            on_pool(move || ports.map_or(Ok(()), |ports| network.close_ports(&ports)).and_then(|()| pins.release()));
+        released.await?.map_err(internal("let go of the sandbox's network and namespaces"))?;
         // Only now: while a namespace is held an address in it may still answer.
         if let Some(address) = sandbox.state().address.take() {
             self.network.release(address);
@@ -225,6 +248,8 @@ impl Core {
                 Ok(_) => shim_process::end(&of.dir, child),
                 Err(_) => shim_process::kill(&of.dir, child),
             }
+            // A pod's PID 1 is in it too, and may be a moment behind the shim.
+            core.shim_group(&of).kill().map_err(internal("kill the sandbox's shim"))?;
             core.shim_group(&of).remove().map_err(internal("remove the shim's control group"))
         })
         .await?
@@ -293,7 +318,13 @@ impl Core {
             state.child.take()
         };
         let of = Arc::clone(sandbox);
-        on_pool(move || shim_process::kill(&of.dir, child)).await?;
+        let core = Arc::clone(self);
+        on_pool(move || {
+            shim_process::kill(&of.dir, child);
+            // A pod's PID 1 dies with the shim; this waits for it.
+            core.shim_group(&of).kill().map_err(internal("kill the sandbox's shim"))
+        })
+        .await??;
         self.kill_without_shim(sandbox).await?;
         if sandbox.phase() < Phase::NotReady {
             info!(sandbox = %sandbox.id, "the shim is gone: the sandbox is not ready any more");
@@ -321,8 +352,10 @@ fn check(config: &v1::PodSandboxConfig) -> Result<(), Refused> {
         let fault = format!("{hostname:?}: expected at most {MAX_HOSTNAME_BYTES} bytes without blanks");
         return Err(Refused::new("hostname", fault));
     }
-    if config.port_mappings.iter().any(|port| port.host_port != 0) {
-        return Err(Refused::new("port_mappings.host_port", "not supported yet by the embedded engine"));
+    let shares = spec::shares(config)?;
+    // On the machine's network a container listens on the port itself.
+    if shares.network == Scope::Pod {
+        spec::host_ports(config)?;
     }
     let Some(linux) = &config.linux else { return Ok(()) };
     if !linux.sysctls.is_empty() {
@@ -332,8 +365,7 @@ fn check(config: &v1::PodSandboxConfig) -> Result<(), Refused> {
         return Err(Refused::new("cgroup_parent", format!("{:?}: expected a path without '..'", linux.cgroup_parent)));
     }
     let Some(security) = &linux.security_context else { return Ok(()) };
-    spec::refuse_profile("seccomp", security.seccomp.as_ref())?;
-    spec::refuse_namespaces(security.namespace_options.as_ref())
+    spec::refuse_profile("seccomp", security.seccomp.as_ref())
 }
 
 /// The sandbox's directory with its record, before anything else of it exists.
@@ -343,7 +375,7 @@ fn prepare(sandbox: &Sandbox, (resolv_conf, hosts): &(String, String)) -> Result
     for name in ["ns", "shm", records::CONTAINERS] {
         files::private_dirs(&sandbox.dir.join(name))?;
     }
-    let hostname = format!("{}\n", sandbox.hostname());
+    let hostname = sandbox.hostname() + "\n";
     let files =
         [("hostname", &hostname), ("resolv.conf", resolv_conf), ("hosts", hosts), (CGROUP_FILE, &sandbox.cgroup)];
     for (name, text) in files {
@@ -363,22 +395,27 @@ mod tests {
         assert_eq!(check(&good), Ok(()));
         let linux = |linux| v1::PodSandboxConfig { linux: Some(linux), ..good.clone() };
         let options = v1::NamespaceOption {
-            network: v1::NamespaceMode::Node.into(),
+            network: v1::NamespaceMode::Target.into(),
             pid: v1::NamespaceMode::Container.into(),
             ..Default::default()
         };
-        let security = v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
+        let shared = v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..options.clone() };
+        let security =
+            |options| v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
         let port = v1::PortMapping { host_port: 80, ..Default::default() };
+        let on_machine = v1::LinuxPodSandboxConfig { security_context: Some(security(shared)), ..Default::default() };
+        let on_machine = v1::PodSandboxConfig { port_mappings: vec![port.clone()], ..linux(on_machine) };
+        assert_eq!(check(&on_machine), Ok(()));
         let default = v1::LinuxPodSandboxConfig::default;
         for (config, field) in [
             (v1::PodSandboxConfig::default(), "metadata"),
             (v1::PodSandboxConfig { hostname: "x".repeat(65), ..good.clone() }, "hostname"),
             (v1::PodSandboxConfig { hostname: "a\nb".into(), ..good.clone() }, "hostname"),
-            (v1::PodSandboxConfig { port_mappings: vec![port], ..good.clone() }, "port_mappings.host_port"),
+            (v1::PodSandboxConfig { port_mappings: vec![port], ..good.clone() }, "port_mappings.container_port"),
             (linux(v1::LinuxPodSandboxConfig { cgroup_parent: "/a/../b".into(), ..default() }), "cgroup_parent"),
             (linux(v1::LinuxPodSandboxConfig { sysctls: [("a".into(), "b".into())].into(), ..default() }), "sysctls"),
             (
-                linux(v1::LinuxPodSandboxConfig { security_context: Some(security), ..default() }),
+                linux(v1::LinuxPodSandboxConfig { security_context: Some(security(options)), ..default() }),
                 "namespace_options.network",
             ),
         ] {

@@ -2,6 +2,8 @@
 
 mod capabilities;
 mod command;
+mod namespaces;
+mod ports;
 mod signals;
 
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +15,8 @@ use shim::protocol::{self, ContainerSpec, Mount, MountSource, Process, Propagati
 
 use crate::network::Pins;
 pub(crate) use capabilities::Privileged;
+pub(crate) use namespaces::{Scope, Shares, shares};
+pub(crate) use ports::host_ports;
 pub(crate) use signals::{protocol_name, stop_signal};
 
 /// What a container that is not privileged finds empty.
@@ -58,6 +62,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) config: &'a v1::ContainerConfig,
     pub(crate) image: &'a ImageConfig,
     pub(crate) root: Root,
+    pub(crate) sandbox: &'a v1::PodSandboxConfig,
     pub(crate) sandbox_dir: &'a Path,
     pub(crate) hostname: &'a str,
     pub(crate) group: &'a cgroup::Group,
@@ -80,6 +85,8 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
     refuse_unsupported(config, &security)?;
     let privileged = privileged(&security);
     let pins = Pins::new(inputs.sandbox_dir);
+    let shares = shares(inputs.sandbox)?;
+    let own = |scope: Scope, path: PathBuf| (scope == Scope::Pod).then_some(path);
     let (masked_paths, readonly_paths) = hidden_paths(&security, inputs.cpus);
     Ok(ContainerSpec {
         version: protocol::VERSION,
@@ -97,11 +104,11 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
             oom_score_adj: oom_score_adj(config)?,
         },
         root: inputs.root,
-        mounts: mounts(config, inputs.sandbox_dir)?,
-        net_ns: Some(pins.net()),
-        ipc_ns: Some(pins.ipc()),
-        uts_ns: Some(pins.uts()),
-        pid_ns: protocol::PidNamespace::Own,
+        mounts: mounts(config, inputs.sandbox_dir, shares.ipc)?,
+        net_ns: own(shares.network, pins.net()),
+        ipc_ns: own(shares.ipc, pins.ipc()),
+        uts_ns: own(shares.network, pins.uts()),
+        pid_ns: namespaces::pid(&security, inputs.sandbox)?,
         cgroups: inputs.group.dirs(),
         memory_cgroup: inputs.group.memory_dir(),
         masked_paths,
@@ -183,7 +190,7 @@ fn refuse_unsupported(
     if security.apparmor.as_ref().is_some_and(|profile| !profile.localhost_ref.is_empty()) {
         return unsupported("apparmor.localhost_ref");
     }
-    refuse_namespaces(security.namespace_options.as_ref())
+    Ok(())
 }
 
 /// A seccomp profile that is asked for must be in force; none is, so only `Unconfined` can be granted.
@@ -193,25 +200,6 @@ pub(crate) fn refuse_profile(field: &str, profile: Option<&v1::SecurityProfile>)
         Some(profile) if profile.profile_type != unconfined => {
             Err(Refused::new(field, "profiles other than Unconfined are not supported yet by the embedded engine"))
         }
-        _ => Ok(()),
-    }
-}
-
-/// The pod's own network and IPC namespaces and a PID namespace for each container are what there is so far.
-pub(crate) fn refuse_namespaces(options: Option<&v1::NamespaceOption>) -> Result<(), Refused> {
-    let Some(options) = options else { return Ok(()) };
-    let (pod, container): (i32, i32) = (v1::NamespaceMode::Pod.into(), v1::NamespaceMode::Container.into());
-    let fault = "this mode is not supported yet by the embedded engine";
-    for (field, mode, allowed) in
-        [("network", options.network, pod), ("ipc", options.ipc, pod), ("pid", options.pid, container)]
-    {
-        if mode != allowed {
-            return Err(Refused::new(&format!("namespace_options.{field}"), fault));
-        }
-    }
-    let node: i32 = v1::NamespaceMode::Node.into();
-    match &options.userns_options {
-        Some(userns) if userns.mode != node => Err(Refused::new("namespace_options.userns_options", fault)),
         _ => Ok(()),
     }
 }
@@ -248,14 +236,18 @@ fn hidden_paths(security: &v1::LinuxContainerSecurityContext, cpus: usize) -> (V
 }
 
 /// The pod's mounts, outer ones before inner ones, and those that every container has unless the pod brings its own.
-fn mounts(config: &v1::ContainerConfig, sandbox_dir: &Path) -> Result<Vec<Mount>, Refused> {
+fn mounts(config: &v1::ContainerConfig, sandbox_dir: &Path, ipc: Scope) -> Result<Vec<Mount>, Refused> {
     if config.mounts.len() > MAX_MOUNTS {
         let fault = format!("{} mounts: at most {MAX_MOUNTS} are possible", config.mounts.len());
         return Err(Refused::new("mounts", fault));
     }
     let asked = config.mounts.iter().map(mount).collect::<Result<Vec<_>, _>>()?;
+    let shm = match ipc {
+        Scope::Pod => Pins::new(sandbox_dir).shm(),
+        Scope::Machine => PathBuf::from("/dev/shm"),
+    };
     let own = [
-        ("/dev/shm", Pins::new(sandbox_dir).shm(), false),
+        ("/dev/shm", shm, false),
         // These lie in /run, which a container must not be able to fill.
         ("/etc/hostname", sandbox_dir.join("hostname"), true),
         ("/etc/resolv.conf", sandbox_dir.join("resolv.conf"), true),

@@ -17,6 +17,7 @@ use crate::files::FileError;
 use crate::network::Network;
 use crate::record::{self, ContainerRecord, EndRecord, Phase, SandboxRecord};
 use crate::shim_link::ShimLink;
+use crate::spec::{self, Scope, Shares};
 
 /// Sandboxes that are set up at once: more would only wait for the kernel's network lock.
 const SETUPS: usize = 8;
@@ -210,8 +211,17 @@ impl Sandbox {
         self.state().phase
     }
 
-    pub(crate) fn hostname(&self) -> &str {
-        &self.config.hostname
+    /// Which namespaces are the machine's. One that shares what cannot be shared was never made.
+    pub(crate) fn shares(&self) -> Shares {
+        spec::shares(&self.config).unwrap_or(Shares { network: Scope::Pod, ipc: Scope::Pod })
+    }
+
+    /// On the machine's network it is the machine's, whatever was asked for.
+    pub(crate) fn hostname(&self) -> String {
+        match self.shares().network {
+            Scope::Pod => self.config.hostname.clone(),
+            Scope::Machine => crate::machine::hostname(),
+        }
     }
 
     pub(crate) fn container_dir(&self, container: &str) -> PathBuf {

@@ -13,9 +13,9 @@ use tokio::io::unix::AsyncFd;
 /// The descriptor on which a shim finds its listening socket.
 const SHIM_SOCKET_FD: RawFd = 3;
 
-/// Gives the calling thread network, IPC and UTS namespaces of its own.
-pub(crate) fn unshare_pod_namespaces() -> io::Result<()> {
-    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+/// Gives the calling thread those of network, IPC and UTS namespaces of its own that `flags` name; others are left out.
+pub(crate) fn unshare_pod_namespaces(flags: UnshareFlags) -> io::Result<()> {
+    let flags = flags & (UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS);
     // SAFETY: the descriptor table stays shared (no CLONE_FILES), and these namespaces are a thread's own affair.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }

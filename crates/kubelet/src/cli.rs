@@ -1,7 +1,7 @@
 //! The command line: what may be typed, with its defaults.
 
 use crate::duration::parse_duration;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,6 +88,12 @@ pub(crate) struct RunFlags {
     /// Log files kept for a container, the current one counted [default: 5]
     #[arg(long, value_name = "N")]
     pub(crate) container_log_max_files: Option<u32>,
+    /// Labels of this node, for nodeSelector and node affinity: `key=value`, several separated by commas
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    pub(crate) node_labels: Vec<String>,
+    /// Pods that may run at once (maxPods) [default: 110]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_pods: Option<u32>,
     /// Verbosity of the log, 0 to 10
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: u8,
@@ -97,6 +103,10 @@ pub(crate) struct RunFlags {
 pub(crate) enum Command {
     /// List pods and their containers
     Ps(PsArgs),
+    /// Show what happened to pods lately
+    Events(EventsArgs),
+    /// Show everything that is known of a pod
+    Describe(DescribeArgs),
     /// Print a container's log
     Logs(LogsArgs),
     /// Run a command in a container
@@ -123,6 +133,39 @@ pub(crate) struct PsArgs {
     /// Only pods of this namespace
     #[arg(short, long)]
     pub(crate) namespace: Option<String>,
+    /// More columns, or the pods as `/pods` tells them
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Wide,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Only of this pod, named with or without the node's name at its end
+    pub(crate) pod: Option<String>,
+    /// Only of this namespace [default: all; `default` where a pod is named]
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Pod name, with or without the node's name at its end
+    pub(crate) pod: String,
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
 }
 
 /// A container of a running kubelet.
@@ -134,7 +177,7 @@ pub(crate) struct ContainerArgs {
     pub(crate) pod: String,
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,
-    /// Container; needed when the pod has several
+    /// Container [default: the one that the annotation kubectl.kubernetes.io/default-container names, or the first]
     #[arg(short, long)]
     pub(crate) container: Option<String>,
 }

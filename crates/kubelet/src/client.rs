@@ -75,7 +75,7 @@ pub(crate) async fn collect(response: Response<Incoming>) -> Result<Bytes> {
 }
 
 /// The message of an error answer: `{"message": …}` or plain text.
-fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
+pub(crate) fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
     let text = String::from_utf8_lossy(body);
     let message = serde_json::from_slice::<serde_json::Value>(body)
         .ok()

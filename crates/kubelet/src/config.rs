@@ -1,9 +1,11 @@
 //! What the daemon runs with: defaults, overridden by a configuration file, overridden by flags.
 
 pub(crate) mod file;
+mod labels;
 
 use crate::cli::RunFlags;
 use file::ConfigFile;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) log_max_bytes: u64,
     pub(crate) log_max_files: u32,
+    pub(crate) node_labels: BTreeMap<String, String>,
+    pub(crate) max_pods: u32,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
@@ -128,6 +132,8 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
         resolv_conf: Some(resolv_conf).filter(|path| !path.as_os_str().is_empty()),
         log_max_bytes: log_size(&log_max_size)?,
         log_max_files,
+        node_labels: labels::node_labels(&flags.node_labels)?,
+        max_pods: max_pods(flags.max_pods.or(file.max_pods))?,
     })
 }
 
@@ -173,6 +179,14 @@ fn at_least_1s(flag: &'static str, value: Option<Duration>) -> Result<Duration, 
         None => Ok(CHECK_FREQUENCY),
         Some(value) if value >= Duration::from_secs(1) => Ok(value),
         Some(value) => Err(value_error(flag, format!("{value:?}"), "expected 1s or more")),
+    }
+}
+
+fn max_pods(value: Option<u32>) -> Result<u32, ConfigError> {
+    match value {
+        None => Ok(agent::MAX_PODS),
+        Some(0) => Err(value_error("--max-pods", "0", "expected 1 or more")),
+        Some(value) => Ok(value),
     }
 }
 
@@ -260,17 +274,19 @@ mod tests {
         assert_eq!(config.file_check_frequency, Duration::from_secs(20));
         assert_eq!((config.log_max_bytes, config.log_max_files), (10 * 1024 * 1024, 5));
         assert_eq!(config.manifests, Some("/manifests".into()));
+        assert_eq!((config.max_pods, config.node_labels.len()), (110, 0));
     }
 
     #[test]
     fn a_config_file_is_told_from_a_manifest_and_closes_the_read_only_port() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kubelet.yaml");
-        std::fs::write(&path, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: pods\nhealthzPort: 1\n").unwrap();
+        std::fs::write(&path, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: pods\nhealthzPort: 1\nmaxPods: 7\n").unwrap();
         let config =
             load(&RunFlags { config: Some(path.clone()), healthz_port: Some(2), ..RunFlags::default() }, "n").unwrap();
         assert_eq!(config.manifests, Some(dir.path().join("pods")), "relative to the file");
         assert_eq!((config.read_only_port, config.healthz_port), (0, 2), "a flag wins over the file");
+        assert_eq!(config.max_pods, 7);
         std::fs::write(&path, "apiVersion: v1\nkind: Pod\n").unwrap();
         let config = load(&RunFlags { config: Some(path.clone()), ..RunFlags::default() }, "n").unwrap();
         assert_eq!(config.manifests, Some(path));
@@ -289,6 +305,8 @@ mod tests {
             (RunFlags { manifest_url_header: vec!["x".into()], ..flags() }, "--manifest-url-header"),
             (RunFlags { container_log_max_size: Some("1".into()), ..flags() }, "--container-log-max-size"),
             (RunFlags { container_log_max_files: Some(1), ..flags() }, "--container-log-max-files"),
+            (RunFlags { max_pods: Some(0), ..flags() }, "--max-pods"),
+            (RunFlags { node_labels: vec!["kubernetes.io/x=y".into()], ..flags() }, "--node-labels"),
             (RunFlags { file_check_frequency: Some(Duration::from_millis(1)), ..flags() }, "--file-check-frequency"),
         ];
         for (flags, expected) in cases {

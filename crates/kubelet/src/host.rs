@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use cri::{Runtime, v1};
 use image::{ImportOptions, Store};
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pod::reasons;
 use server::logs::LogSource;
 use server::{
-    ContainerRef, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest, ImportedImage,
-    LogRequest, ManifestStatus,
+    ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest,
+    ImportedImage, LogRequest, ManifestStatus,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,6 +89,19 @@ impl server::Host for Host {
         }
     }
 
+    async fn events(&self, of: EventFilter) -> List<Event> {
+        let items = match of {
+            EventFilter::All => self.agent.events(None).await,
+            EventFilter::Pod { namespace, pod } => self.agent.events(Some((&namespace, &pod))).await,
+            EventFilter::Namespace { namespace } => {
+                let mut items = self.agent.events(None).await;
+                items.retain(|event| event.involved_object.namespace.as_deref() == Some(&namespace));
+                items
+            }
+        };
+        List { items, ..List::default() }
+    }
+
     async fn manifests(&self) -> Vec<ManifestStatus> {
         let told = |status: agent::ManifestStatus| ManifestStatus {
             file: status.file,
@@ -114,12 +128,9 @@ impl server::Host for Host {
             });
         }
         let Some(path) = container.log_path else {
-            let reason = match container.state {
-                RunState::Waiting { reason, .. } => reason,
-                RunState::Running | RunState::Exited { .. } => "no logs yet".into(),
-            };
+            let what = waits(&container.state);
             return Err(HostError::invalid(format!(
-                "container {name:?} in pod {pod_name:?} is waiting to start: {reason}"
+                "container {name:?} in pod {pod_name:?} is waiting to start{what}"
             )));
         };
         let ended = wait_for_exit(Arc::clone(&self.runtime), container.id);
@@ -188,6 +199,18 @@ impl server::Host for Host {
     }
 }
 
+/// What a container without a log waits for, in the words that people and tools look for.
+fn waits(state: &RunState) -> String {
+    match state {
+        RunState::Waiting { reason, .. } => match reason.as_str() {
+            reasons::ERR_IMAGE_PULL => ": image can't be pulled".into(),
+            reasons::IMAGE_PULL_BACK_OFF => ": trying and failing to pull image".into(),
+            reason => format!(": {reason}"),
+        },
+        RunState::Running | RunState::Exited { .. } => " - no logs yet".into(),
+    }
+}
+
 /// The path as the log reader wants it: relative to the directory that is trusted.
 fn beneath(root: &std::path::Path, path: PathBuf) -> PathBuf {
     path.strip_prefix(root).map(PathBuf::from).unwrap_or(path)
@@ -218,4 +241,24 @@ async fn wait_for_exit(runtime: Arc<dyn Runtime>, id: Option<String>) {
 fn still_runs(status: &v1::ContainerStatus) -> bool {
     use v1::ContainerState::{ContainerCreated, ContainerRunning};
     matches!(cri::names::container_state(status.state), ContainerCreated | ContainerRunning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_log_says_what_it_waits_for() {
+        let waiting = |reason: &str| RunState::Waiting { reason: reason.into(), message: String::new() };
+        for (state, text) in [
+            (waiting("PodInitializing"), ": PodInitializing"),
+            (waiting("ContainerCreating"), ": ContainerCreating"),
+            (waiting("ErrImagePull"), ": image can't be pulled"),
+            (waiting("ImagePullBackOff"), ": trying and failing to pull image"),
+            (RunState::Running, " - no logs yet"),
+            (RunState::Exited { exit_code: 0 }, " - no logs yet"),
+        ] {
+            assert_eq!(waits(&state), text);
+        }
+    }
 }

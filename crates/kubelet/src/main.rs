@@ -35,6 +35,8 @@ fn subcommand(command: Command) -> anyhow::Result<u8> {
     runtime.block_on(async {
         match command {
             Command::Ps(args) => commands::ps::run(args).await,
+            Command::Events(args) => commands::events::run(args).await,
+            Command::Describe(args) => commands::describe::run(args).await,
             Command::Logs(args) => commands::logs::run(args).await,
             Command::Exec(args) => commands::exec::run(args).await,
             Command::Image(command) => commands::image::run(command).await,

@@ -154,7 +154,9 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         dns: DnsConfig { resolv_conf: config.resolv_conf.clone(), ..DnsConfig::default() },
         node_memory_bytes: facts.memory_bytes,
         node_cpu_millis: facts.cores as u64 * 1000,
-        ..AgentConfig::default()
+        node_ephemeral_bytes: node::capacity_bytes(&config.root_dir).unwrap_or(0),
+        node_labels: config.node_labels.clone(),
+        max_pods: config.max_pods,
     }
 }
 

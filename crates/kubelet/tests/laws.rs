@@ -35,8 +35,14 @@ const SYNCHRONOUS: &[&str] = &["pod", "lifecycle", "shim"];
 /// Rooms that decide: no clock, no I/O, no randomness, no threads, no order that depends on a hash.
 const PURE: &[&str] = &["pod", "lifecycle"];
 
+/// Modules that decide in rooms that act: the simulator drives them in a world of its own.
+const PURE_MODULES: &[(&str, &str)] = &[("agent", "core")];
+
 /// Rooms that may hold `unsafe` in one module named `sys`. The shim may anywhere.
 const SYS_MODULE: &[&str] = &["engine", "image", "cgroup"];
+
+/// Rooms that only developers run: no part of the program, not even through another room.
+const DEVELOPMENT: &[&str] = &["sim"];
 
 const MAX_LINES: usize = 1_000;
 
@@ -69,6 +75,15 @@ fn synchronous_rooms_have_no_async_runtime() {
         }
     }
     none("async runtimes where everything is synchronous", broken);
+}
+
+#[test]
+fn what_only_developers_run_is_no_part_of_the_program() {
+    let crates = workspace();
+    let program = reachable(&crates, BINARY);
+    assert!(program.contains("lifecycle"), "the program is {program:?}");
+    let found = DEVELOPMENT.iter().filter(|room| program.contains(**room));
+    none("development rooms in the program", found.map(ToString::to_string).collect());
 }
 
 #[test]
@@ -127,7 +142,16 @@ fn nothing_is_left_to_do() {
 #[test]
 fn pure_rooms_touch_nothing_of_the_world() {
     let pure = rooms().into_iter().filter(|room| PURE.contains(&room.name.as_str()));
-    let files = pure.flat_map(|room| sources(&room.path)).filter(|file| !is_test_file(file));
+    let modules = PURE_MODULES.iter().flat_map(|(room, module)| {
+        let path = root().join("crates").join(room).join("src");
+        let files: Vec<_> = sources(&path)
+            .into_iter()
+            .filter(|file| file.starts_with(path.join(module)) || *file == path.join(module).with_extension("rs"))
+            .collect();
+        assert!(files.len() > 1, "{room} has no module {module}");
+        files
+    });
+    let files = pure.flat_map(|room| sources(&room.path)).chain(modules).filter(|file| !is_test_file(file));
     let broken = files.flat_map(|file| {
         let found = impurities(&tokens(&without_tests(&read(&file))));
         found.into_iter().map(move |what| format!("{}: {what}", file.display()))

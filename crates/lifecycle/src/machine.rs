@@ -5,17 +5,28 @@
 
 mod clearing;
 mod core;
+mod hooks;
 mod ledger;
+mod life;
+mod memory;
+mod order;
 mod outcome;
+mod probing;
 mod record;
+mod restart_all;
 mod retry;
+mod slot;
 mod status;
+mod stopping;
 mod syncing;
+mod telling;
 
 use self::clearing::{Terminated, Terminating};
 use self::core::Core;
 use self::syncing::Syncing;
-use crate::{Action, Effect, Input, Millis, Now, Phase, PodPlan, PodReport, RestartPolicy};
+use self::telling::{DEADLINE_MESSAGE, tell};
+use crate::{Action, Effect, Ending, Input, Millis, Now, Phase, PodPlan, PodReport, RestartPolicy};
+use pod::reasons;
 
 /// Where a pod is in its life. It only ever moves on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +40,7 @@ pub enum Stage {
     Finished,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     Waiting,
     Syncing(Syncing),
@@ -51,21 +62,34 @@ impl State {
 }
 
 /// One pod's life.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PodMachine {
     core: Core,
     state: State,
-    /// The terminal phase, once reached; it is never left.
-    settled: Option<Phase>,
+    /// How it ended, once it did; a terminal phase is never left.
+    settled: Option<Ending>,
+    /// It was let in, by this kubelet or by one before it.
+    admitted: bool,
+    /// By when a kubelet before this one wanted the containers dead.
+    inherited_ms: Option<Millis>,
+    revision: u64,
 }
 
 impl PodMachine {
     /// A wanted pod. It does nothing until [`Input::Admit`].
     pub fn new(plan: PodPlan, now: Now) -> PodMachine {
-        PodMachine { core: Core::new(plan, Stage::Waiting, now), state: State::Waiting, settled: None }
+        PodMachine {
+            core: Core::new(plan, Stage::Waiting, now),
+            state: State::Waiting,
+            settled: None,
+            admitted: false,
+            inherited_ms: None,
+            revision: 0,
+        }
     }
 
-    /// A pod that the runtime has and nobody wants: it starts out terminating, and acts on its first input.
+    /// A pod that the runtime has, nobody wants, and of whose spec nothing is left: it starts out terminating, and acts on
+    /// its first input.
     pub fn orphan(uid: String, full_name: String, grace_ms: u64, now: Now) -> PodMachine {
         let plan = PodPlan {
             uid,
@@ -80,8 +104,11 @@ impl PodMachine {
         let kill_at_ms = now.mono_ms.saturating_add(grace_ms);
         PodMachine {
             core: Core::new(plan, Stage::Terminating, now),
-            state: State::Terminating(Terminating { kill_at_ms }),
+            state: State::Terminating(Terminating::new(kill_at_ms)),
             settled: None,
+            admitted: true,
+            inherited_ms: None,
+            revision: 0,
         }
     }
 
@@ -100,7 +127,12 @@ impl PodMachine {
 
     /// When to send [`Input::Tick`] at the latest, if nothing else is heard before.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.core.wake_ms
+        [self.core.wake_ms, self.core.probe_ms].into_iter().flatten().min()
+    }
+
+    /// Rises whenever [`PodMachine::report`] or [`PodMachine::memory`] may say something else than before.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// What there is to say of the pod.
@@ -115,29 +147,43 @@ impl PodMachine {
         }
         debug_assert!(now.mono_ms >= self.core.now.mono_ms, "the monotonic clock went back");
         self.core.now = Now { mono_ms: now.mono_ms.max(self.core.now.mono_ms), wall_ns: now.wall_ns };
+        let told = actions.len();
+        let news = self.hear(input, actions);
+        self.core.follow_runs();
+        self.decide(actions);
+        // Questions, and probes that turn nothing, are what a pod at rest consists of.
+        let is_silent = |action: &Action| {
+            matches!(action, Action::Do { effect: Effect::Probe { .. } | Effect::Inspect, .. } | Action::Tell(_))
+        };
+        if news || !actions[told..].iter().all(is_silent) {
+            self.revision += 1;
+        }
+    }
+
+    /// Writes an input down. True if there may be something new to say.
+    fn hear(&mut self, input: Input, actions: &mut Vec<Action>) -> bool {
         match input {
-            Input::Admit => {
-                if matches!(self.state, State::Waiting) {
-                    self.enter(State::Syncing(Syncing::new(&self.core.plan)));
-                }
-            }
-            Input::Reject { .. } => {}
+            Input::Admit => self.admit(),
+            Input::Reject { reason, message } => self.reject(reason, message),
             Input::Desired(plan) => self.desire(plan, actions),
             Input::Delete { grace_ms } => self.delete(grace_ms, actions),
             Input::Observed { stamp, pod } => {
                 let first_ns = pod.sandboxes.iter().map(|sandbox| sandbox.created_at_ns).filter(|&ns| ns > 0).min();
-                self.core.start_ns = first_ns.map_or(self.core.start_ns, |ns| ns.min(self.core.start_ns));
+                if let Some(first_ns) = first_ns {
+                    self.core.started_at(first_ns);
+                }
                 self.core.record.observe(stamp, pod, self.core.now);
             }
-            Input::Completed { id, outcome } => self.complete(id, outcome),
+            Input::Completed { id, outcome } => return self.complete(id, outcome, actions),
             Input::ImagesChanged => {
                 if let State::Syncing(syncing) = &mut self.state {
                     syncing.images_changed();
                 }
             }
-            Input::Tick => {}
+            // Before that only a probe can be due.
+            Input::Tick => return self.core.wake_ms.is_some_and(|at_ms| at_ms <= self.core.now.mono_ms),
         }
-        self.decide(actions);
+        true
     }
 
     fn decide(&mut self, actions: &mut Vec<Action>) {
@@ -145,31 +191,67 @@ impl PodMachine {
         loop {
             let next = match &mut self.state {
                 State::Waiting | State::Finished => None,
-                State::Syncing(syncing) => {
-                    let phase = syncing.step(&mut self.core, self.settled, actions);
-                    self.settled = self.settled.or(phase);
+                State::Syncing(_) => {
+                    self.sync(actions);
                     None
                 }
-                State::Terminating(Terminating { kill_at_ms }) => {
-                    let kill_at_ms = *kill_at_ms;
-                    clearing::clear(&mut self.core, kill_at_ms, actions)
-                        .then(|| State::Terminated(Terminated::new(kill_at_ms)))
+                State::Terminating(terminating) => {
+                    let is_clear = terminating.step(&mut self.core, actions);
+                    probing::ask_due(&mut self.core, actions);
+                    is_clear.then(|| State::Terminated(Terminated::new(terminating.kill_at_ms)))
                 }
                 State::Terminated(terminated) => terminated.step(&mut self.core, actions).then_some(State::Finished),
             };
             let Some(next) = next else { break };
             self.enter(next);
-            if self.stage() == Stage::Terminated {
+            if self.stage() == Stage::Terminated && self.settled.is_none() {
                 // Whatever appears from now on, the pod's end is told once.
-                self.settled = Some(self.report().phase);
+                self.settled = Some(ending(self.report().phase));
             }
         }
+        hooks::give_up_on_the_dead(&mut self.core, actions);
         match self.state {
-            State::Finished => self.core.wake_ms = None,
+            State::Finished => (self.core.wake_ms, self.core.probe_ms) = (None, None),
             State::Waiting => {}
             _ => self.core.inspect(actions),
         }
-        debug_assert!(self.core.wake_ms.is_none_or(|at_ms| at_ms > self.core.now.mono_ms), "a deadline in the past");
+        debug_assert!(self.next_deadline().is_none_or(|at_ms| at_ms > self.core.now.mono_ms), "a deadline in the past");
+    }
+
+    fn sync(&mut self, actions: &mut Vec<Action>) {
+        let State::Syncing(syncing) = &mut self.state else { return };
+        let deadline_ms = self.core.deadline_ms();
+        if self.settled.is_none() && deadline_ms.is_some_and(|at_ms| at_ms <= self.core.now.mono_ms) {
+            tell(telling::deadline_exceeded(), actions);
+            self.settled = Some(Ending {
+                reason: reasons::DEADLINE_EXCEEDED.to_owned(),
+                message: DEADLINE_MESSAGE.to_owned(),
+                ..ending(Phase::Failed)
+            });
+        }
+        let settled = self.settled.as_ref().map(|ending| ending.phase);
+        let rests = syncing.step(&mut self.core, settled, actions);
+        self.settled = self.settled.take().or(rests.map(ending));
+        if let (None, Some(at_ms)) = (&self.settled, deadline_ms) {
+            self.core.wake(at_ms);
+        }
+    }
+
+    fn admit(&mut self) {
+        if matches!(self.state, State::Waiting) {
+            self.admitted = true;
+            let mut syncing = Syncing::new(&self.core.plan);
+            syncing.kill_at_ms = self.inherited_ms;
+            self.enter(State::Syncing(syncing));
+        }
+    }
+
+    /// What runs is never rejected: only a pod that waits can be.
+    fn reject(&mut self, reason: String, message: String) {
+        if matches!(self.state, State::Waiting) && !self.admitted {
+            self.settled = self.settled.take().or(Some(Ending { phase: Phase::Failed, reason, message }));
+            self.enter(State::Syncing(Syncing::new(&self.core.plan)));
+        }
     }
 
     /// Rule 1: a pod's life only moves on.
@@ -185,7 +267,7 @@ impl PodMachine {
             return;
         }
         match &mut self.state {
-            State::Waiting => self.core.plan = plan,
+            State::Waiting => drop(self.core.replan(plan)),
             State::Syncing(syncing) => syncing.replan(&mut self.core, plan, actions),
             // Whoever is terminating is not wanted back: the same UID gets a new machine.
             State::Terminating(_) | State::Terminated(_) | State::Finished => {}
@@ -204,18 +286,23 @@ impl PodMachine {
                             | Effect::RunSandbox { .. }
                             | Effect::EnsureImage { .. }
                             | Effect::StartContainer { .. }
+                            | Effect::PostStart { .. }
                     )
                 });
                 actions.extend(given_up.into_iter().map(Action::Cancel));
                 // What was heard so far may be old: the end of a pod is seen, not remembered.
                 self.core.changed_ms = Some(self.core.now.mono_ms);
-                self.enter(State::Terminating(Terminating { kill_at_ms }));
+                self.enter(State::Terminating(Terminating::new(kill_at_ms)));
             }
-            State::Terminating(Terminating { kill_at_ms: earlier_ms })
+            State::Terminating(Terminating { kill_at_ms: earlier_ms, .. })
             | State::Terminated(Terminated { kill_at_ms: earlier_ms, .. }) => {
                 *earlier_ms = kill_at_ms.min(*earlier_ms);
             }
             State::Finished => {}
         }
     }
+}
+
+fn ending(phase: Phase) -> Ending {
+    Ending { phase, reason: String::new(), message: String::new() }
 }

@@ -36,7 +36,9 @@ pub struct ContainerMemory {
     pub name: String,
     /// The newest attempt ever known, whether or not the runtime still has it.
     pub attempt: u32,
-    /// The container that `started`, `ready` and `hooked` speak of.
+    /// The plan's hash it was created from; empty if there never was one.
+    pub hash: String,
+    /// The container that `started`, `ready` and `hooked` speak of; empty while all containers are being restarted.
     pub container_id: String,
     pub started: bool,
     pub ready: bool,
@@ -44,4 +46,25 @@ pub struct ContainerMemory {
     pub hooked: bool,
     /// The newest finished run.
     pub last: Option<Terminated>,
+}
+
+impl ContainerMemory {
+    /// There was an attempt of it.
+    pub fn has_run(&self) -> bool {
+        !self.hash.is_empty()
+    }
+}
+
+impl Memory {
+    /// What is left of the grace of a pod whose manifest is gone, at the wall time `wall_ns`: the rest of what a kubelet
+    /// before this one gave it, and never more than `grace_ms`, whatever became of the clock.
+    pub fn remaining_grace_ms(&self, grace_ms: u64, wall_ns: i64) -> u64 {
+        let Some(kill_at_ns) = self.kill_at_ns else { return grace_ms };
+        let left_ms = kill_at_ns.saturating_sub(wall_ns) / 1_000_000;
+        u64::try_from(left_ms).unwrap_or(0).min(grace_ms)
+    }
+
+    pub(crate) fn of(&self, container: &str) -> Option<&ContainerMemory> {
+        self.containers.iter().find(|memory| memory.name == container)
+    }
 }

@@ -3,14 +3,14 @@
 //!
 //! Nothing here allocates but the text of an event; a probe that is not due costs a comparison.
 
+use pod::reasons::{PROBE_WARNING, UNHEALTHY};
+
 use crate::{
     ContainerMemory, ContainerPlan, Done, Event, FailureClass, Millis, Outcome, ProbeKind, ProbePlan, Severity,
 };
 
 /// Bytes of an event's text: what the API allows.
 const MAX_TEXT_BYTES: usize = 1024;
-const UNHEALTHY: &str = "Unhealthy";
-const PROBE_WARNING: &str = "ProbeWarning";
 
 /// All probes of one container attempt, from its start (or the end of its `postStart` hook) to its exit.
 #[derive(Debug, Clone, PartialEq)]

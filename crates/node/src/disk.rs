@@ -148,6 +148,13 @@ pub(crate) fn filesystems(tree: &Tree, root_dir: &Path) -> Vec<FsInfo> {
     measurable(&mounts, root_dir).into_iter().filter_map(measure).collect()
 }
 
+/// Bytes of the file system that holds `path`; `None` if it does not say. Only for a path that is in use anyway: of a
+/// network's file system the answer may not come.
+pub fn capacity_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_blocks.saturating_mul(found.f_frsize)).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

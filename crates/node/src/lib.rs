@@ -13,6 +13,7 @@ mod network;
 mod source;
 mod topology;
 
+pub use disk::capacity_bytes;
 pub use facts::{Facts, facts, primary_ip};
 pub use machine::{
     Cache, Core, DiskInfo, FsInfo, HugePages, MachineInfo, MemoryType, NetInfo, NumaNode, Nvm, machine_info,

@@ -66,3 +66,11 @@ fn the_answer_has_the_names_that_were_always_served() {
     let back: node::MachineInfo = serde_json::from_value(json).unwrap();
     assert_eq!(back, info);
 }
+
+#[test]
+fn a_file_system_has_a_size() {
+    assert!(node::capacity_bytes(Path::new("/")).is_some_and(|bytes| bytes > 1 << 20));
+    // No file system to speak of, and none at all.
+    assert_eq!(node::capacity_bytes(Path::new("/proc")), None);
+    assert_eq!(node::capacity_bytes(Path::new("/nowhere")), None);
+}

@@ -2,6 +2,9 @@
 
 use crate::accessors::image;
 use crate::image_name::default_pull_policy;
+use crate::qos::KEYS;
+use crate::quantity::Amount;
+use crate::resources::of_containers;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe, Volume,
 };
@@ -35,6 +38,26 @@ pub fn apply(pod: &mut Pod) {
     }
     for volume in spec.volumes.iter_mut().flatten() {
         apply_to_volume(volume);
+    }
+    // After its containers, as it requests what they do together.
+    apply_to_pod_resources(pod);
+}
+
+/// A pod that says anything of its resources requests what its containers do, or else its limit.
+fn apply_to_pod_resources(pod: &mut Pod) {
+    let together = KEYS.map(|key| (key, of_containers(pod, key)));
+    let Some(own) = pod.spec.as_mut().and_then(|spec| spec.resources.as_mut()) else { return };
+    for (key, together) in together.into_iter().filter(|(_, together)| !together.is_zero()) {
+        own.requests.get_or_insert_default().entry(key.to_owned()).or_insert_with(|| quantity_of(key, together));
+    }
+    request_what_is_limited(own.limits.as_ref(), &mut own.requests);
+}
+
+/// An amount in the usual unit of its resource: cores or thousandths of them, bytes.
+pub(crate) fn quantity_of(key: &str, amount: Amount) -> Quantity {
+    match (key, amount.millis()) {
+        ("cpu", millis) if millis % 1_000 != 0 => Quantity(format!("{millis}m")),
+        _ => Quantity(amount.units().to_string()),
     }
 }
 
@@ -169,5 +192,21 @@ mod tests {
         assert_eq!(volumes[0].empty_dir, Some(EmptyDirVolumeSource::default()));
         assert_eq!(volumes[1].host_path.as_ref().unwrap().type_.as_deref(), Some(""));
         assert_eq!(volumes[1].empty_dir, None);
+    }
+
+    #[test]
+    fn a_pod_requests_what_its_containers_do_or_its_limit() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {
+                "resources": {"limits": {"cpu": "2", "memory": "1Gi"}},
+                "initContainers": [{"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}}],
+                "containers": [{"name": "c", "resources": {"limits": {"cpu": "500m"}}}]
+            }
+        }))
+        .unwrap();
+        apply(&mut pod);
+        let requests = pod.spec.unwrap().resources.unwrap().requests.unwrap();
+        assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("1500m", "1Gi"));
     }
 }

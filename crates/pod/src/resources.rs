@@ -2,7 +2,7 @@
 
 use crate::accessors::{containers_in_order, init_containers, is_sidecar, spec};
 use crate::identity;
-use crate::qos::{self, Qos, limit, request};
+use crate::qos::{self, Qos, limit, limited, request, requested};
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -50,14 +50,16 @@ pub fn cpu_quota_us(milli_cpu: i64, period_us: u64) -> Option<i64> {
     Some(i64::try_from(quota).unwrap_or(i64::MAX).max(MIN_QUOTA_US))
 }
 
-/// The container's own group. Without a cpu request the limit decides the shares, as the API's defaulting does.
-pub fn container(container: &Container) -> Figures {
+/// The container's own group. Without a cpu request the limit decides the shares, as the API's defaulting does; without a
+/// limit of its own the pod's is shown to it, so that what sizes itself by its limit sees the one that holds.
+pub fn container(pod: &Pod, container: &Container) -> Figures {
     let cpu = request(container, "cpu").or_else(|| limit(container, "cpu")).unwrap_or_default();
+    let limit = |key| limit(container, key).or_else(|| limit_of_pod(pod, key));
     Figures {
         cpu_shares: cpu_shares(cpu.millis()),
-        cpu_quota_us: limit(container, "cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
+        cpu_quota_us: limit("cpu").and_then(|cpu| cpu_quota_us(cpu.millis(), CPU_PERIOD_US)),
         cpu_period_us: CPU_PERIOD_US,
-        memory_limit_bytes: limit(container, "memory").map(Amount::units),
+        memory_limit_bytes: limit("memory").map(Amount::units),
     }
 }
 
@@ -77,15 +79,28 @@ fn effective(pod: &Pod, of: impl Fn(&Container) -> Option<Amount>) -> Amount {
     regular.fold(sidecars, Amount::saturating_add).max(peak)
 }
 
-/// What the pod requests of a resource at its peak; the limit stands in where a container has no request.
-fn effective_request(pod: &Pod, key: &str) -> Amount {
+/// What the containers request of a resource at their peak; the limit stands in where one has no request.
+pub(crate) fn of_containers(pod: &Pod, key: &str) -> Amount {
     effective(pod, |container| request(container, key).or_else(|| limit(container, key)))
 }
 
-/// The pod's limit of a resource; none unless every container has one.
+/// What the pod requests of a resource: what it says for itself, or else its containers' requests.
+fn effective_request(pod: &Pod, key: &str) -> Amount {
+    let own = qos::of_pod(pod).and_then(|resources| requested(resources, key));
+    own.unwrap_or_else(|| of_containers(pod, key))
+}
+
+/// The pod's limit of a resource: its own, or else that of its containers if every one has one.
 fn effective_limit(pod: &Pod, key: &str) -> Option<Amount> {
+    if let Some(own) = limit_of_pod(pod, key) {
+        return Some(own);
+    }
     let every = containers_in_order(pod).all(|container| limit(container, key).is_some());
     (every && !spec(pod).containers.is_empty()).then(|| effective(pod, |container| limit(container, key)))
+}
+
+fn limit_of_pod(pod: &Pod, key: &str) -> Option<Amount> {
+    qos::of_pod(pod).and_then(|resources| limited(resources, key))
 }
 
 /// The pod's group: enough for all containers that ever run at once. A limit holds only if every container has one.
@@ -130,12 +145,20 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -
             let is_sidecar = init_containers(pod).iter().any(|init| init.name == container.name && is_sidecar(init));
             // A sidecar serves the regular containers, so it is not to be taken before any of them.
             let wanted = if is_sidecar { own.max(least) } else { own };
-            let share = i128::from(wanted.units()) * 1000 / i128::from(node_memory_bytes.max(1));
+            let wanted = i128::from(wanted.units()) + i128::from(unclaimed_share_bytes(pod));
+            let share = wanted * 1000 / i128::from(node_memory_bytes.max(1));
             // 1000 is for BestEffort and −997 for Guaranteed alone: a burstable container stays between, and above 2 so that
             // what runs for the pod itself is taken after it.
             i64::try_from(1000 - share).unwrap_or(i64::MIN).clamp(3, 999)
         }
     }
+}
+
+/// What the pod requests for all and no container for itself, in equal parts for each of them, bytes.
+fn unclaimed_share_bytes(pod: &Pod) -> i64 {
+    let Some(own) = qos::of_pod(pod).and_then(|resources| requested(resources, "memory")) else { return 0 };
+    let unclaimed = own.units().saturating_sub(of_containers(pod, "memory").units()).max(0);
+    unclaimed / i64::try_from(containers_in_order(pod).count()).unwrap_or(i64::MAX).max(1)
 }
 
 fn memory_request(container: &Container) -> Amount {

@@ -21,8 +21,8 @@ use Rule::{Any, Never, Only};
 
 const SERVER_ONLY: &str = "is set by an API server, not in a manifest: remove it";
 
-/// `[]` stands for any element of a list; `spec.containers` for `spec.initContainers` too. Marked "ignored": the field speaks to a scheduler or API server, and a node acts
-/// right without it.
+/// `[]` stands for any element of a list; `spec.containers` for `spec.initContainers` too. Marked "ignored": the field
+/// speaks to a scheduler or API server, and a node acts right without it.
 pub(crate) const RULES: &[(&str, Rule)] = &[
     ("apiVersion", Any),
     ("kind", Any),
@@ -65,6 +65,10 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.priority", Any),
     ("spec.priorityClassName", Any),
     ("spec.resourceClaims", Never("static pods may not reference resourceclaims")),
+    ("spec.resources.limits.cpu", Any),
+    ("spec.resources.limits.memory", Any),
+    ("spec.resources.requests.cpu", Any),
+    ("spec.resources.requests.memory", Any),
     ("spec.restartPolicy", Any),
     ("spec.schedulerName", Any), // ignored
     ("spec.serviceAccount", Never("static pods may not reference serviceaccounts")),

@@ -6,6 +6,7 @@ mod metadata;
 mod node;
 mod ports;
 mod probes;
+mod resources;
 mod restart;
 mod spec;
 
@@ -18,7 +19,10 @@ pub fn pod(pod: &Pod) -> Vec<FieldError> {
     let mut errors = Errors::default();
     metadata::check(&pod.metadata, &mut errors);
     match &pod.spec {
-        Some(spec) => spec::check(spec, &mut errors),
+        Some(spec) => {
+            spec::check(spec, &mut errors);
+            resources::check_pod(pod, &mut errors);
+        }
         None => errors.missing("spec", "a pod needs a spec with at least one container"),
     }
     errors.list

@@ -79,12 +79,71 @@ fn all_that_is_supported_is_accepted() {
 }
 
 #[test]
+fn what_decides_a_life_is_defaulted_and_told_with_its_line() {
+    let pods = good(include_str!("data/life.yaml"));
+    let spec = pods[0].spec.as_ref().unwrap();
+    let names: Vec<_> = pod::containers_in_order(&pods[0]).map(|container| container.name.as_str()).collect();
+    assert_eq!(names, ["prepare", "proxy", "web"]);
+    assert_eq!(pod::container(&pods[0], "prepare").unwrap().image_pull_policy.as_deref(), Some("IfNotPresent"));
+    let liveness = spec.containers[0].liveness_probe.as_ref().unwrap();
+    let numbers = [liveness.timeout_seconds, liveness.period_seconds, liveness.success_threshold];
+    assert_eq!((numbers, liveness.failure_threshold), ([Some(1), Some(10), Some(1)], Some(3)));
+    let get = liveness.http_get.as_ref().unwrap();
+    assert_eq!((get.path.as_deref(), get.scheme.as_deref()), (Some("/"), Some("HTTP")));
+    assert_eq!(spec.containers[0].ports.as_ref().unwrap()[0].host_port, Some(8080), "hostNetwork publishes it");
+
+    let lines = |from: &str, to: &str| errors(&include_str!("data/life.yaml").replacen(from, to, 1));
+    let table = [
+        (
+            "port: 15021",
+            "port: 0",
+            "line 24: spec.initContainers[1].startupProbe.grpc.port: found \"0\": must be 1 to 65535",
+        ),
+        (
+            "action: Restart}",
+            "action: Retry}",
+            "line 37: spec.containers[0].restartPolicyRules[0].action: found \"Retry\": must be one of Restart, RestartAllContainers",
+        ),
+        (
+            "    args: [echo]",
+            "    lifecycle: {stopSignal: SIGINT}",
+            "line 20: spec.initContainers[0].lifecycle: may not be set for an init container without restartPolicy Always",
+        ),
+        (
+            "{port: web}",
+            "{port: wbe}",
+            "line 40: spec.containers[0].livenessProbe.httpGet.port: found \"wbe\": no port of this name in the container's ports (there: web)",
+        ),
+        (
+            "seconds: 3}",
+            "seconds: 30}",
+            "line 44: spec.containers[0].lifecycle.preStop.sleep.seconds: found \"30\": must be 0 to 5 seconds",
+        ),
+        (
+            "- name: prepare",
+            "- name: web",
+            "spec.containers[0].name: found \"web\": another container has this name: rename one",
+        ),
+        (
+            "initialDelaySeconds: 1",
+            "initialDelay: 1",
+            "readinessProbe.initialDelay: unknown field; did you mean initialDelaySeconds?",
+        ),
+    ];
+    for (from, to, expected) in table {
+        let told = lines(from, to);
+        assert!(told.len() == 1 && told[0].contains(expected), "{expected}\n{told:?}");
+    }
+}
+
+#[test]
 fn every_error_of_a_document_is_told_with_its_line() {
     let told = errors(include_str!("data/bad.yaml"));
     let expected = [
         "/m/x.yaml, line 6: metadata.labels.app: found \"true\": expected a string: put it in quotes",
         "/m/x.yaml, line 12: spec.containers[0].port: unknown field; did you mean ports?",
-        "/m/x.yaml, line 16: spec.containers[0].livenessProbe: not supported yet",
+        "/m/x.yaml, line 16: spec.containers[0].stdin: found \"true\": not supported yet: leave it out or set it to false",
+        "/m/x.yaml, line 17: spec.containers[0].livenessProbe.tcpSocket.port: found \"http\": no port of this name in the container's ports (there: none)",
         "/m/x.yaml, line 21: spec.serviceAccountName: static pods may not reference serviceaccounts",
         "/m/x.yaml, line 4: metadata.name: found \"Bad_Name\": must be at most 253 lower-case letters",
         "/m/x.yaml, line 15: spec.containers[0].ports[0].containerPort: found \"99999\": must be 1 to 65535",
@@ -130,6 +189,8 @@ fn misspelt_fields_get_a_suggestion() {
         (with("env: [{name: A, secret: x}]", ""), "env[0].secret: unknown field; known here: name, value, valueFrom"),
         (with("resources: {limit: {cpu: 1}}", ""), "resources.limit: unknown field; did you mean limits?"),
         (with("", "volumes: [{name: v, emptydir: {}}]"), "volumes[0].emptydir: unknown field; did you mean emptyDir?"),
+        (with("livenessProbe: {timeout: 1}", ""), "timeout: unknown field; did you mean timeoutSeconds?"),
+        (with("livenessProbe: {http: {}}", ""), "livenessProbe.http: unknown field; did you mean httpGet?"),
         (with("", "zzzzzzzz: 1"), "spec.zzzzzzzz: unknown field"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspecs: {}\n".to_owned(),
@@ -437,13 +498,19 @@ proptest! {
 
     #[test]
     fn parse_never_panics_on_a_damaged_manifest(at in 0_usize..3000, with in "\\PC{0,3}|[\\[\\]{}:&*!|>'\"%@`\n\t -]{0,3}", cut in 0_usize..20) {
-        let text = include_str!("data/everything.yaml");
+        let text = [include_str!("data/everything.yaml"), include_str!("data/life.yaml")][at % 2];
         let floor = |mut i: usize| { i = i.min(text.len()); while !text.is_char_boundary(i) { i -= 1 } i };
         let (from, to) = (floor(at), floor(at + cut));
         let manifest = parse(&format!("{}{with}{}", &text[..from], &text[to..]));
         for error in &manifest.errors {
             let raw = error.to_string().contains(char::is_control);
             prop_assert!(!raw);
+        }
+        for container in manifest.pods.iter().flat_map(|parsed| pod::containers_in_order(&parsed.pod)) {
+            let gets = container.liveness_probe.iter().filter_map(|probe| probe.http_get.as_ref());
+            for get in gets {
+                prop_assert!(pod::ports::resolve(container, &get.port).is_ok());
+            }
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) fn of_sandbox(pod: &Pod) -> v1::LinuxSandboxSecurityContext {
         run_as_user: context.run_as_user.map(number),
         run_as_group: context.run_as_group.map(number),
         supplemental_groups: groups(&context),
-        privileged: pod::spec(pod).containers.iter().any(is_privileged),
+        privileged: pod::containers_in_order(pod).any(is_privileged),
         seccomp: Some(unconfined()),
         ..Default::default()
     }

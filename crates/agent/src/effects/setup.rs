@@ -11,41 +11,62 @@ use k8s_openapi::api::core::v1::Pod;
 use lifecycle::{Done, Outcome};
 use pod::paths;
 use pod::qos::{self, Qos};
-use pod::resources;
+use pod::{reasons, resources};
 
-use super::{Job, World, blocking, retry, wanted};
+use super::{Job, Performed, World, retry, wanted};
+use crate::events::pod_warning;
+use crate::remembered;
 use crate::volumes::{self, LOG_DIR_MODE, POD_DIR_MODE};
 
-/// As the events of every kubelet name it.
-const FAILED_MOUNT: &str = "FailedMount";
-const FAILED_POD_CGROUP: &str = "FailedCreatePodContainer";
-
-pub(super) async fn set_up(world: Arc<World>, job: Job) -> Outcome {
+pub(super) async fn set_up(world: Arc<World>, job: Job) -> Performed {
     let pod = match wanted(&job) {
         Ok(pod) => pod,
-        Err(outcome) => return outcome,
+        Err(outcome) => return Performed::new(outcome),
     };
-    blocking(FAILED_MOUNT, move || {
-        let made = directories(&world, &pod).map_err(|error| retry(FAILED_MOUNT, error));
-        let made = made.and_then(|()| {
-            let memory = world.config.node_memory_bytes;
-            volumes::set_up(&world.config.root_dir, &pod, memory).map_err(|error| retry(FAILED_MOUNT, error))
-        });
-        let made = made.and_then(|()| {
-            cgroup_of(&world, &pod, job.burstable_millis).map_err(|error| retry(FAILED_POD_CGROUP, error))
-        });
-        made.map_or_else(|failed| failed, |()| Outcome::Ok(Done::Nothing))
+    let done = tokio::task::spawn_blocking(move || make(&world, &pod, job.burstable_millis)).await;
+    let done = done.unwrap_or_else(|error| {
+        Err(Obstacle { reason: reasons::FAILED_MOUNT, message: format!("file work broke off: {error}") })
+    });
+    match done {
+        Ok(()) => Performed::new(Outcome::Ok(Done::Nothing)),
+        Err(Obstacle { reason, message }) => {
+            Performed::new(retry(reason, &message)).telling(pod_warning(reason, message))
+        }
+    }
+}
+
+/// What a person is told when something cannot be made.
+struct Obstacle {
+    reason: &'static str,
+    message: String,
+}
+
+fn make(world: &World, pod: &Pod, burstable_millis: i64) -> Result<(), Obstacle> {
+    directories(world, pod).map_err(|error| Obstacle {
+        reason: reasons::FAILED,
+        message: format!("error making pod data directories: {error}"),
+    })?;
+    volumes::set_up(&world.config.root_dir, pod, world.config.node_memory_bytes).map_err(|error| {
+        let text = error.to_string();
+        let (volume, why) = text.split_once(": ").unwrap_or(("volume", &text));
+        let message = format!("MountVolume.SetUp failed for {volume} : {why}");
+        Obstacle { reason: reasons::FAILED_MOUNT, message }
+    })?;
+    cgroup_of(world, pod, burstable_millis).map_err(|error| Obstacle {
+        reason: reasons::FAILED_CREATE_POD_CONTAINER,
+        message: format!("unable to ensure pod container exists: {error}"),
     })
-    .await
 }
 
 fn directories(world: &World, pod: &Pod) -> Result<(), String> {
     let config = &world.config;
     let pod_dir = paths::pod_dir(&config.root_dir, pod).map_err(|error| error.to_string())?;
     make_dir(&pod_dir, POD_DIR_MODE)?;
+    // First of all: whatever is made of the pod, a later kubelet knows how to end it.
+    remembered::save_pod(&pod_dir, pod).map_err(|error| format!("write to {}: {error}", pod_dir.display()))?;
     let logs = paths::log_dir(&config.log_dir, pod).map_err(|error| error.to_string())?;
     make_dir(&logs, LOG_DIR_MODE)?;
-    for container in &pod::spec(pod).containers {
+    for container in pod::containers_in_order(pod) {
         let dir = paths::log_path(&container.name, 0).map_err(|error| error.to_string())?;
         let dir = logs.join(dir);
         make_dir(dir.parent().unwrap_or(&logs), LOG_DIR_MODE)?;

@@ -9,12 +9,12 @@ use cri::keys::PodKey;
 use lifecycle::{Done, Outcome};
 use pod::paths;
 use pod::qos::Qos;
+use pod::reasons::FAILED_KILL_POD;
 
 use super::{World, blocking, retry};
 use crate::deletion::remove_tree;
 use crate::volumes::mounts::unmount_volumes;
 
-const FAILED_KILL_POD: &str = "FailedKillPod";
 /// The classes whose groups may hold a pod's: of an orphan nobody knows the class.
 const CLASSES: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
 
@@ -70,7 +70,7 @@ fn log_dirs(log_dir: &Path, key: &PodKey) -> Result<Vec<PathBuf>, String> {
 }
 
 /// UIDs of orphans come from outside; none may name a path of its own.
-fn component(name: &str) -> Result<&str, String> {
+pub(crate) fn component(name: &str) -> Result<&str, String> {
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(name),

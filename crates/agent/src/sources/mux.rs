@@ -35,6 +35,16 @@ pub(crate) struct Mux {
     conflicts: BTreeMap<Key, ManifestError>,
 }
 
+/// A file that is not in force because another has the name or UID of one of its pods.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Conflict {
+    pub(crate) pod: Arc<Pod>,
+    /// With file, field and what to do.
+    pub(crate) message: String,
+    /// As the pod's history tells it.
+    pub(crate) event: String,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct InForce {
     pods: Vec<Arc<Pod>>,
@@ -52,29 +62,34 @@ impl Mux {
 
     /// Takes a report and decides anew which file's pods are in force. `runs` tells whether a pod of that UID runs
     /// already: among files that contend for a name at the same moment, its file wins. Returns the conflicts that are new.
-    pub(crate) fn update(&mut self, report: SourceReport, runs: &dyn Fn(&str) -> bool) -> Vec<String> {
+    pub(crate) fn update(&mut self, report: SourceReport, runs: &dyn Fn(&str) -> bool) -> Vec<Conflict> {
         let Some(slot) = self.reports.get_mut(report.source) else { return Vec::new() };
         *slot = Some(report.files);
         let files = self.candidates();
         let mut claims = Claims::default();
         let mut in_force = BTreeMap::new();
         let mut conflicts = BTreeMap::new();
+        let mut fresh = Vec::new();
         for (key, pods) in self.by_right(&files, runs) {
             let granted = match claims.claim(&key, pods) {
                 Ok(()) => pods.to_vec(),
-                Err(message) => {
+                Err(conflict) => {
+                    let known = self.conflicts.get(&key).filter(|known| known.message == conflict.message).cloned();
                     let since = Timestamp::now();
-                    let known = self.conflicts.get(&key).filter(|known| known.message == message).cloned();
-                    conflicts.insert(key.clone(), known.unwrap_or(ManifestError { message, since }));
+                    let error = known.unwrap_or_else(|| {
+                        let message = conflict.message.clone();
+                        fresh.push(conflict);
+                        ManifestError { message, since }
+                    });
+                    conflicts.insert(key.clone(), error);
                     self.fall_back(&key, &mut claims)
                 }
             };
             in_force.insert(key, InForce { pods: granted });
         }
-        let known = std::mem::replace(&mut self.conflicts, conflicts);
+        self.conflicts = conflicts;
         self.in_force = in_force;
-        let fresh = self.conflicts.iter().filter(|(key, conflict)| known.get(*key) != Some(conflict));
-        fresh.map(|(_, conflict)| conflict.message.clone()).collect()
+        fresh
     }
 
     /// Every pod that is to run, by UID.
@@ -163,7 +178,7 @@ struct Claims {
 
 impl Claims {
     /// Takes the names and UIDs of all `pods`, or none of them.
-    fn claim(&mut self, key: &Key, pods: &[Arc<Pod>]) -> Result<(), String> {
+    fn claim(&mut self, key: &Key, pods: &[Arc<Pod>]) -> Result<(), Conflict> {
         let file = &key.1;
         let mut names = BTreeSet::new();
         let mut uids = BTreeSet::new();
@@ -172,18 +187,27 @@ impl Claims {
             let full_name = pod::full_name(pod);
             let holder = self.names.get(&full_name).or_else(|| names.contains(&full_name).then_some(file));
             if let Some(holder) = holder {
-                return Err(format!(
+                let message = format!(
                     "{file}: metadata.name: pod {name:?} in namespace {namespace:?} is declared in {holder} already; \
                      two pods cannot have one name: rename or remove one of them"
-                ));
+                );
+                let event = format!(
+                    "Error validating pod {full_name}({}) from {file} due to duplicate pod name {name:?}, ignoring",
+                    pod::uid(pod)
+                );
+                return Err(Conflict { pod: pod.clone(), message, event });
             }
             let uid = pod::uid(pod);
             let holder = self.uids.get(uid).or_else(|| uids.contains(uid).then_some(file));
             if let Some(holder) = holder {
-                return Err(format!(
+                let message = format!(
                     "{file}: metadata.uid: {uid:?} of pod {name:?} in namespace {namespace:?} is the UID of another pod \
                      in {holder}; every pod needs its own: change or remove it"
-                ));
+                );
+                let event = format!(
+                    "Error validating pod {full_name}({uid}) from {file} due to duplicate pod UID {uid:?}, ignoring"
+                );
+                return Err(Conflict { pod: pod.clone(), message, event });
             }
             names.insert(full_name);
             uids.insert(uid.to_owned());

@@ -24,6 +24,9 @@ struct State {
     events: Vec<mpsc::Sender<v1::ContainerEventResponse>>,
     mute: bool,
     calls: Vec<String>,
+    /// What commands in containers were asked for, and what all of them answer; none: they never end.
+    commands: Vec<v1::ExecSyncRequest>,
+    answer: Option<Result<v1::ExecSyncResponse, Error>>,
     next: u64,
 }
 
@@ -49,6 +52,15 @@ impl Fake {
 
     pub(crate) fn configs(&self) -> Vec<v1::ContainerConfig> {
         self.lock().configs.clone()
+    }
+
+    /// From now on every command in a container answers this.
+    pub(crate) fn answer_commands(&self, answer: Result<v1::ExecSyncResponse, Error>) {
+        self.lock().answer = Some(answer);
+    }
+
+    pub(crate) fn commands(&self) -> Vec<v1::ExecSyncRequest> {
+        self.lock().commands.clone()
     }
 
     /// Every running container as `pod/container/attempt`.
@@ -324,8 +336,16 @@ impl Runtime for Fake {
         Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
     }
 
-    async fn exec_sync(&self, _: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
-        Err(Error::unimplemented("exec"))
+    async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
+        let answer = {
+            let mut state = self.lock();
+            state.commands.push(request);
+            state.answer.clone()
+        };
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
     }
 
     async fn exec(&self, _: v1::ExecRequest, _: Option<(u16, u16)>) -> Result<ExecSession, Error> {

@@ -3,16 +3,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::thread::LinkNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::links::Links;
-use super::{Cidr, NetworkError, step};
+use super::{Cidr, NetworkError, Ports, step};
+use crate::spec::Scope;
 use crate::sys;
 
 /// The pod's end of its link.
@@ -64,58 +65,95 @@ impl Pins {
 /// What a sandbox's namespaces are to be.
 pub(crate) struct Plan {
     pub(crate) pins: Pins,
+    /// `None` for a pod on the machine's network, which has the machine's hostname too.
+    pub(crate) connection: Option<Connection>,
+    pub(crate) ipc: Scope,
+}
+
+/// A pod's own place on the network.
+pub(crate) struct Connection {
     pub(crate) hostname: String,
     /// Name of the host's end of the link.
     pub(crate) link: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) cidr: Cidr,
+    pub(crate) ports: Ports,
 }
 
-/// Does all of a plan. To be called on a thread that ends afterwards: it leaves its IPC and UTS namespaces for good.
-pub(crate) fn set_up(plan: &Plan, bridge: u32) -> Result<(), NetworkError> {
+/// Does all of a plan; `bridge` is that of its connection. To be called on a thread that ends afterwards: it leaves its
+/// namespaces for good.
+pub(crate) fn set_up(plan: &Plan, bridge: Option<u32>) -> Result<(), NetworkError> {
+    let connection = plan.connection.as_ref().zip(bridge);
     let host = open_namespace("/proc/thread-self/ns/net")?;
-    let mut host_links = Links::open().map_err(step("open", "a netlink socket"))?;
-    sys::unshare_pod_namespaces().map_err(step("unshare", "network, ipc and uts namespaces"))?;
-    rustix::system::sethostname(plan.hostname.as_bytes())
-        .map_err(|error| step("set the hostname to", &plan.hostname)(error.into()))?;
+    let mut flags = UnshareFlags::empty();
+    if connection.is_some() {
+        flags |= UnshareFlags::NEWNET | UnshareFlags::NEWUTS;
+    }
+    if plan.ipc == Scope::Pod {
+        flags |= UnshareFlags::NEWIPC;
+    }
+    if flags.is_empty() {
+        return Ok(());
+    }
+    let host_links = connection.map(|_| Links::open()).transpose().map_err(step("open", "a netlink socket"))?;
+    sys::unshare_pod_namespaces(flags).map_err(step("unshare", "the pod's namespaces"))?;
+    if plan.ipc == Scope::Pod {
+        pin("ipc", &plan.pins.ipc())?;
+        mount_shm(&plan.pins.shm())?;
+    }
+    match (connection, host_links) {
+        (Some((connection, bridge)), Some(links)) => connect(&plan.pins, connection, (links, host, bridge)),
+        _ => Ok(()),
+    }
+}
+
+/// Joins the calling thread's new network namespace to the bridge.
+fn connect(
+    pins: &Pins,
+    connection: &Connection,
+    (mut host_links, host, bridge): (Links, OwnedFd, u32),
+) -> Result<(), NetworkError> {
+    rustix::system::sethostname(connection.hostname.as_bytes())
+        .map_err(|error| step("set the hostname to", &connection.hostname)(error.into()))?;
     // Pods have no IPv6 address, so nothing in them may take one from a neighbour's router advertisement.
     quiet_ipv6("default")?;
-    pin(&plan.pins)?;
+    pin("net", &pins.net())?;
+    pin("uts", &pins.uts())?;
     let namespace = open_namespace("/proc/thread-self/ns/net")?;
     let mut pod_links = Links::open().map_err(step("open", "a netlink socket in the pod"))?;
     // /proc/sys/net is that of the reader's namespace, and the host's end of the link is configured there.
     rustix::thread::move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| step("return to", "the host's network namespace")(error.into()))?;
-    let peer = (POD_LINK, namespace.as_fd());
-    host_links.add_veth(&plan.link, bridge, peer).map_err(step("add link", &plan.link))?;
-    quiet_ipv6(&plan.link)?;
-    let link = host_links.index(&plan.link).map_err(step("find link", &plan.link))?;
-    let link = link.ok_or_else(|| step("find link", &plan.link)(io::ErrorKind::NotFound.into()))?;
-    host_links.up(link).map_err(step("set up link", &plan.link))?;
-    configure_pod(&mut pod_links, plan).map_err(step("configure", POD_LINK))
+    let name = connection.link.as_str();
+    host_links.add_veth(name, bridge, (POD_LINK, namespace.as_fd())).map_err(step("add link", name))?;
+    quiet_ipv6(name)?;
+    let link = host_links.index(name).map_err(step("find link", name))?;
+    let link = link.ok_or_else(|| step("find link", name)(io::ErrorKind::NotFound.into()))?;
+    host_links.up(link).map_err(step("set up link", name))?;
+    configure_pod(&mut pod_links, connection).map_err(step("configure", POD_LINK))
 }
 
-fn configure_pod(links: &mut Links, plan: &Plan) -> io::Result<()> {
+fn configure_pod(links: &mut Links, connection: &Connection) -> io::Result<()> {
     links.up(LOOPBACK_INDEX)?;
     let link = links.index(POD_LINK)?.ok_or(io::ErrorKind::NotFound)?;
-    links.add_address(link, plan.address, plan.cidr.prefix())?;
+    links.add_address(link, connection.address, connection.cidr.prefix())?;
     links.up(link)?;
-    links.add_default_route(plan.cidr.gateway())
+    links.add_default_route(connection.cidr.gateway())
 }
 
-fn pin(pins: &Pins) -> Result<(), NetworkError> {
-    for (name, path) in [("net", pins.net()), ("ipc", pins.ipc()), ("uts", pins.uts())] {
-        File::create(&path).map_err(step("create", path.display()))?;
-        rustix::mount::mount_bind(format!("/proc/thread-self/ns/{name}"), &path)
-            .map_err(|error| step("pin a namespace on", path.display())(error.into()))?;
-    }
-    let shm = pins.shm();
+fn pin(name: &str, path: &Path) -> Result<(), NetworkError> {
+    File::create(path).map_err(step("create", path.display()))?;
+    rustix::mount::mount_bind(format!("/proc/thread-self/ns/{name}"), path)
+        .map_err(|error| step("pin a namespace on", path.display())(error.into()))
+}
+
+fn mount_shm(shm: &Path) -> Result<(), NetworkError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("shm", &shm, "tmpfs", flags, SHM_OPTIONS)
+    rustix::mount::mount("shm", shm, "tmpfs", flags, SHM_OPTIONS)
         .map_err(|error| step("mount tmpfs on", shm.display())(error.into()))
 }
 
-fn open_namespace(path: &str) -> Result<rustix::fd::OwnedFd, NetworkError> {
+fn open_namespace(path: &str) -> Result<OwnedFd, NetworkError> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| step("open", path)(error.into()))
 }

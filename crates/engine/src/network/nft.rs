@@ -1,14 +1,23 @@
-//! Masquerade of what pods send out of their range: one nf_tables table with one rule, written over netlink.
+//! nf_tables tables, written over netlink: one for the bridge, and one for each sandbox with ports of the machine's.
 //!
-//! In the words of nft(8): `table ip NAME { chain postrouting { type nat hook postrouting priority srcnat;
-//! ip saddr RANGE ip daddr != RANGE masquerade; } }`.
+//! The bridge's in the words of nft(8): `table ip NAME { chain postrouting { type nat hook postrouting priority srcnat;
+//! ip saddr RANGE ip daddr != RANGE masquerade; } chain guard { type filter hook prerouting priority raw;
+//! iifname NAME ip daddr 127.0.0.0/8 drop; } }`.
+//!
+//! A drop in anybody's chain is final: where another table's forward chain drops what it does not know, as Docker's does,
+//! nothing accepted here would help, and pods reach beyond the machine only by a rule there.
+
+mod expressions;
+pub(crate) mod host_ports;
 
 use std::io;
 
 use super::netlink::{Family, Netlink};
 use crate::Cidr;
+use expressions::{Compare, DESTINATION, SOURCE, came_by, drop_packet, masquerade, nest, number, text, within};
 
-const CHAIN: &str = "postrouting";
+const POSTROUTING: &str = "postrouting";
+const GUARD: &str = "guard";
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -27,14 +36,13 @@ const APPEND: u16 = 0x800;
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_IPV4: u8 = 2;
-const HOOK_POSTROUTING: u32 = 4;
-const PRIORITY_SRCNAT: u32 = 100;
+/// A base chain: its name, type, hook and priority.
+#[derive(Clone, Copy)]
+struct Chain(&'static str, &'static str, u32, i32);
 
-/// Offsets in the IPv4 header.
-const SOURCE: u32 = 12;
-const DESTINATION: u32 = 16;
-
-const NEST: u16 = 0x8000;
+const CHAIN_POSTROUTING: Chain = Chain(POSTROUTING, "nat", 4, 100);
+/// Before connection tracking, which gives answers to the machine's loopback their address back.
+const CHAIN_GUARD: Chain = Chain(GUARD, "filter", 0, -300);
 
 /// Makes the table anew, whatever it held, in one transaction.
 pub(crate) fn install(table: &str, cidr: Cidr) -> io::Result<()> {
@@ -44,18 +52,34 @@ pub(crate) fn install(table: &str, cidr: Cidr) -> io::Result<()> {
     batch.add(NEW_TABLE, CREATE, &table_body(table));
     batch.add(DEL_TABLE, 0, &table_body(table));
     batch.add(NEW_TABLE, CREATE, &table_body(table));
-    batch.add(NEW_CHAIN, CREATE, &chain_body(table));
-    batch.add(NEW_RULE, CREATE | APPEND, &rule_body(table, cidr));
+    batch.chain(table, CHAIN_POSTROUTING);
+    batch.rule(table, POSTROUTING, |list| {
+        within(list, (SOURCE, Compare::Equal), cidr);
+        within(list, (DESTINATION, Compare::NotEqual), cidr);
+        masquerade(list);
+    });
+    batch.chain(table, CHAIN_GUARD);
+    batch.rule(table, GUARD, |list| {
+        // The bridge, after which the table is named, may lead to the machine's loopback for the sake of its ports
+        // (route_localnet); pods must not get there by it (CVE-2020-8558).
+        came_by(list, table);
+        within(list, (DESTINATION, Compare::Equal), Cidr::LOOPBACK);
+        drop_packet(list);
+    });
     batch.commit()
 }
 
-/// Whether the rule is there; `false` too when table or chain are gone.
+/// Whether the bridge's rules are there; `false` too when table or chains are gone.
 pub(crate) fn installed(table: &str) -> io::Result<bool> {
+    Ok(has_rules(table, POSTROUTING)? && has_rules(table, GUARD)?)
+}
+
+fn has_rules(table: &str, chain: &str) -> io::Result<bool> {
     let mut socket = Netlink::open(Family::Netfilter)?;
     let seq = socket.next_seq();
     let mut body = Vec::new();
     text(&mut body, 1, table);
-    text(&mut body, 2, CHAIN);
+    text(&mut body, 2, chain);
     let mut bytes = Vec::new();
     message(&mut bytes, (GET_RULE, REQUEST | DUMP, seq), (NFPROTO_IPV4, 0), &body);
     match socket.count(&bytes, seq, NEW_RULE) {
@@ -97,6 +121,26 @@ impl<'a> Batch<'a> {
         self.seqs.push(seq);
     }
 
+    fn chain(&mut self, table: &str, Chain(name, kind, hook, priority): Chain) {
+        let mut body = Vec::new();
+        text(&mut body, 1, table);
+        text(&mut body, 3, name);
+        nest(&mut body, 4, |place| {
+            number(place, 1, hook);
+            number(place, 2, priority.cast_unsigned());
+        });
+        text(&mut body, 7, kind);
+        self.add(NEW_CHAIN, CREATE, &body);
+    }
+
+    fn rule(&mut self, table: &str, chain: &str, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut body = Vec::new();
+        text(&mut body, 1, table);
+        text(&mut body, 2, chain);
+        nest(&mut body, 4, fill);
+        self.add(NEW_RULE, CREATE | APPEND, &body);
+    }
+
     fn commit(mut self) -> io::Result<()> {
         let seq = self.socket.next_seq();
         message(&mut self.bytes, (BATCH_END, REQUEST, seq), (NFPROTO_UNSPEC, SUBSYSTEM), &[]);
@@ -110,68 +154,6 @@ fn table_body(table: &str) -> Vec<u8> {
     body
 }
 
-fn chain_body(table: &str) -> Vec<u8> {
-    let mut body = Vec::new();
-    text(&mut body, 1, table);
-    text(&mut body, 3, CHAIN);
-    nest(&mut body, 4, |hook| {
-        number(hook, 1, HOOK_POSTROUTING);
-        number(hook, 2, PRIORITY_SRCNAT);
-    });
-    text(&mut body, 7, "nat");
-    body
-}
-
-fn rule_body(table: &str, cidr: Cidr) -> Vec<u8> {
-    let mut body = Vec::new();
-    text(&mut body, 1, table);
-    text(&mut body, 2, CHAIN);
-    nest(&mut body, 4, |list| {
-        within(list, (SOURCE, Compare::Equal), cidr);
-        within(list, (DESTINATION, Compare::NotEqual), cidr);
-        expression(list, "masq", |_| {});
-    });
-    body
-}
-
-#[derive(Clone, Copy)]
-enum Compare {
-    Equal = 0,
-    NotEqual = 1,
-}
-
-/// Loads an address of the header, masks it and compares it with the range's.
-fn within(list: &mut Vec<u8>, (offset, compare): (u32, Compare), cidr: Cidr) {
-    const NETWORK_HEADER: u32 = 1;
-    const REGISTER: u32 = 1;
-    const ADDRESS_BYTES: u32 = 4;
-    expression(list, "payload", |data| {
-        number(data, 1, REGISTER);
-        number(data, 2, NETWORK_HEADER);
-        number(data, 3, offset);
-        number(data, 4, ADDRESS_BYTES);
-    });
-    expression(list, "bitwise", |data| {
-        number(data, 1, REGISTER);
-        number(data, 2, REGISTER);
-        number(data, 3, ADDRESS_BYTES);
-        nest(data, 4, |value| attribute(value, 1, &cidr.mask().octets()));
-        nest(data, 5, |value| attribute(value, 1, &[0; 4]));
-    });
-    expression(list, "cmp", |data| {
-        number(data, 1, REGISTER);
-        number(data, 2, compare as u32);
-        nest(data, 3, |value| attribute(value, 1, &cidr.network().octets()));
-    });
-}
-
-fn expression(list: &mut Vec<u8>, name: &str, fill: impl FnOnce(&mut Vec<u8>)) {
-    nest(list, 1, |element| {
-        text(element, 1, name);
-        nest(element, 2, fill);
-    });
-}
-
 fn message(bytes: &mut Vec<u8>, (kind, flags, seq): (u16, u16, u32), (family, resource): (u8, u16), body: &[u8]) {
     let length = 16 + 4 + body.len();
     bytes.extend((length as u32).to_ne_bytes());
@@ -183,49 +165,4 @@ fn message(bytes: &mut Vec<u8>, (kind, flags, seq): (u16, u16, u32), (family, re
     bytes.extend(resource.to_be_bytes());
     bytes.extend(body);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-/// nf_tables wants its numbers in network order.
-fn number(bytes: &mut Vec<u8>, kind: u16, value: u32) {
-    attribute(bytes, kind, &value.to_be_bytes());
-}
-
-fn text(bytes: &mut Vec<u8>, kind: u16, value: &str) {
-    let mut value = value.as_bytes().to_vec();
-    value.push(0);
-    attribute(bytes, kind, &value);
-}
-
-fn nest(bytes: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    fill(&mut inner);
-    attribute(bytes, kind | NEST, &inner);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_are_padded_and_nested() {
-        let mut bytes = Vec::new();
-        nest(&mut bytes, 4, |inner| text(inner, 1, "ab"));
-        let (outer, inner) = (12u16.to_ne_bytes(), 7u16.to_ne_bytes());
-        let (four, one) = ((4 | NEST).to_ne_bytes(), 1u16.to_ne_bytes());
-        assert_eq!(bytes, [&outer[..], &four, &inner, &one, b"ab\0\0"].concat());
-    }
-
-    #[test]
-    fn numbers_are_in_network_order() {
-        let mut bytes = Vec::new();
-        number(&mut bytes, 2, 100);
-        assert_eq!(&bytes[4..], [0, 0, 0, 100]);
-    }
 }

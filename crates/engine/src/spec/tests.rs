@@ -11,7 +11,7 @@ fn with_mounts(paths: &[&str]) -> v1::ContainerConfig {
 #[test]
 fn outer_mounts_come_before_inner_ones_and_the_pods_own_before_ours() {
     let config = with_mounts(&["/a/b/c", "/etc/hosts", "/a", "/dev/shm//"]);
-    let mounts = mounts(&config, Path::new("/run/s")).unwrap();
+    let mounts = mounts(&config, Path::new("/run/s"), Scope::Pod).unwrap();
     let found: Vec<_> = mounts
         .iter()
         .map(|mount| match &mount.source {
@@ -33,7 +33,7 @@ fn outer_mounts_come_before_inner_ones_and_the_pods_own_before_ours() {
 #[test]
 fn s_l08_what_cannot_be_mounted_is_refused_by_name() {
     for path in ["", "relative", "/", "/.", "/a/../b", "/proc", "/proc/sys/kernel", "/a\0b"] {
-        let error = mounts(&with_mounts(&[path]), Path::new("/run/s")).unwrap_err().to_string();
+        let error = mounts(&with_mounts(&[path]), Path::new("/run/s"), Scope::Pod).unwrap_err().to_string();
         assert!(error.starts_with("mounts: "), "{path:?}: {error}");
     }
     let relative = v1::Mount { host_path: "srv".into(), ..bind("/a") };
@@ -41,10 +41,10 @@ fn s_l08_what_cannot_be_mounted_is_refused_by_name() {
     let image = v1::Mount { image: Some(v1::ImageSpec::default()), ..bind("/a") };
     for mount in [relative, unknown, image] {
         let config = v1::ContainerConfig { mounts: vec![mount], ..Default::default() };
-        assert!(mounts(&config, Path::new("/run/s")).is_err());
+        assert!(mounts(&config, Path::new("/run/s"), Scope::Pod).is_err());
     }
     let many = with_mounts(&vec!["/a"; MAX_MOUNTS + 1]);
-    assert!(mounts(&many, Path::new("/run/s")).is_err());
+    assert!(mounts(&many, Path::new("/run/s"), Scope::Pod).is_err());
 }
 
 #[test]
@@ -87,22 +87,6 @@ fn s_e03_a_profile_that_would_not_be_in_force_is_refused() {
     assert!(refuse_profile("seccomp", Some(&profile(ProfileType::Unconfined))).is_ok());
     assert!(refuse_profile("seccomp", Some(&profile(ProfileType::RuntimeDefault))).is_err());
     assert!(refuse_profile("seccomp", Some(&profile(ProfileType::Localhost))).is_err());
-}
-
-#[test]
-fn namespaces_other_than_the_pods_own_are_refused() {
-    let container: i32 = v1::NamespaceMode::Container.into();
-    let good = v1::NamespaceOption { pid: container, ..Default::default() };
-    assert!(refuse_namespaces(None).is_ok() && refuse_namespaces(Some(&good)).is_ok());
-    let node: i32 = v1::NamespaceMode::Node.into();
-    for bad in [
-        v1::NamespaceOption { network: node, ..good.clone() },
-        v1::NamespaceOption { ipc: node, ..good.clone() },
-        v1::NamespaceOption { pid: v1::NamespaceMode::Pod.into(), ..good.clone() },
-        v1::NamespaceOption { userns_options: Some(v1::UserNamespace::default()), ..good },
-    ] {
-        assert!(refuse_namespaces(Some(&bad)).is_err(), "{bad:?}");
-    }
 }
 
 #[test]

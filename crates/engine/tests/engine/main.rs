@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod busybox;
+mod ends;
 mod exec;
 mod faults;
 mod life;
 mod many;
+mod namespaces;
 mod network;
+mod probes;
 mod recovery;
 mod world;

@@ -1,6 +1,9 @@
 //! The pods' network on the real kernel.
 
 use crate::world::{World, eventually, with_world};
+use cri::{Runtime, v1};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 fn run(program: &str, args: &[&str]) -> String {
@@ -84,6 +87,90 @@ fn f_d03_a_flushed_network_is_put_back() {
         })
         .await;
         world.stop(&server, 0).await.unwrap();
+        world
+    });
+}
+
+/// What a web server answers to the machine itself; "" where nobody answers.
+fn get(address: &str) -> String {
+    let mut text = String::new();
+    if let Ok(mut stream) = TcpStream::connect(address) {
+        stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").unwrap();
+        let _ = stream.read_to_string(&mut text);
+    }
+    text.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_port_of_the_machine_leads_into_the_pod_from_everywhere() {
+    with_world(|mut world| async move {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let only_local = port ^ 1;
+        let mapping = |host_port: u16, host_ip: &str| v1::PortMapping {
+            container_port: 80,
+            host_port: host_port.into(),
+            host_ip: host_ip.into(),
+            ..Default::default()
+        };
+        let mut config = world.sandbox_config("ports");
+        config.port_mappings = vec![mapping(port, ""), mapping(only_local, "127.0.0.1")];
+        let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        let sandbox = world.engine().run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
+        let server = "echo -n served > /tmp/x; exec busybox httpd -f -p 80 -h /tmp";
+        let server = world.run(&sandbox, "server", server).await;
+        let other = world.sandbox("other").await;
+        let client = world.run(&other, "client", "exec sleep 1000").await;
+        world.reopen().await;
+        let gateway = world.config.pod_cidr.gateway();
+        eventually("the answer", || async { (get(&format!("127.0.0.1:{port}")) == "served").then_some(()) }).await;
+        assert_eq!(get(&format!("{gateway}:{port}")), "served");
+        assert_eq!(get(&format!("127.0.0.1:{only_local}")), "served");
+        assert_eq!(get(&format!("{gateway}:{only_local}")), "");
+        // From a neighbour, and from the pod itself.
+        for from in [&client, &server] {
+            let (out, _) = world.exec(from, &format!("busybox timeout 5 wget -q -O - http://{gateway}:{port}/x")).await;
+            assert_eq!(out, "served", "{}", if from == &client { "neighbour" } else { "itself" });
+        }
+        let table = format!("{}-{}", world.config.bridge, &sandbox[..8]);
+        run("nft", &["delete", "table", "ip", &table]);
+        eventually("the rules", || async { (get(&format!("127.0.0.1:{port}")) == "served").then_some(()) }).await;
+        world.remove_sandbox(&sandbox).await;
+        assert_eq!(get(&format!("127.0.0.1:{port}")), "");
+        assert!(!run("nft", &["list", "tables"]).contains(&table));
+        world
+    });
+}
+
+#[test]
+fn s_i01_the_machines_loopback_is_not_reached_through_the_bridge() {
+    with_world(|world| async move {
+        let mut config = world.sandbox_config("sly");
+        // What makes the kernel lead the machine's loopback to the bridge at all.
+        config.port_mappings = vec![v1::PortMapping { container_port: 80, host_port: 61_080, ..Default::default() }];
+        let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+        let sandbox = world.engine().run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let security = v1::LinuxContainerSecurityContext { privileged: true, ..Default::default() };
+        let linux = v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() };
+        let config = v1::ContainerConfig { linux: Some(linux), ..crate::world::shell("app", "exec sleep 1000") };
+        let id = world.create(&sandbox, config).await.unwrap();
+        world.start(&id).await.unwrap();
+        let gateway = world.config.pod_cidr.gateway();
+        let script = format!(
+            "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip addr del 127.0.0.1/8 dev lo; \
+             ip route del local 127.0.0.0/8 table local 2>/dev/null; ip route add 127.0.0.0/8 via {gateway}; \
+             ip route get 127.0.0.1; busybox timeout 2 wget -q -O - http://127.0.0.1:{port}/"
+        );
+        let (out, code) = world.exec(&id, &script).await;
+        assert!(out.contains(&format!("via {gateway}")), "the packets must go to the bridge: {out}");
+        assert_ne!(code, 0);
+        assert!(listener.accept().is_err(), "nobody came through");
+        // It is the rule that keeps them out.
+        run("nft", &["flush", "chain", "ip", &world.config.bridge, "guard"]);
+        world.exec(&id, &format!("busybox timeout 2 wget -q -O - http://127.0.0.1:{port}/")).await;
+        assert!(listener.accept().is_ok(), "the test would not notice");
         world
     });
 }

@@ -85,4 +85,11 @@ mod tests {
         assert_eq!(run(CheckArgs { paths: vec![dir.path().into()] }).unwrap(), WRONG);
         assert_eq!(run(CheckArgs { paths: vec!["/nowhere.yaml".into()] }).unwrap(), WRONG);
     }
+
+    #[test]
+    fn the_examples_are_right() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        assert!(files(&examples).unwrap().len() >= 3);
+        assert_eq!(run(CheckArgs { paths: vec![examples] }).unwrap(), 0);
+    }
 }

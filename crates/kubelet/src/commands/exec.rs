@@ -2,7 +2,7 @@
 
 use super::find;
 use crate::cli::ExecArgs;
-use crate::client::{Client, percent_encode};
+use crate::client::{Client, failure, percent_encode};
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
@@ -61,9 +61,7 @@ async fn open(client: &Client, args: &ExecArgs, pod: &str, container: &str) -> R
     match tokio_tungstenite::client_async(request, client.connect().await?).await {
         Ok((socket, _)) => Ok(socket),
         Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            let text = String::from_utf8_lossy(body).trim().to_owned();
-            Err(anyhow!("the kubelet answered {}: {text}", response.status()))
+            Err(failure(response.status(), response.body().as_deref().unwrap_or_default()))
         }
         Err(error) => Err(error).context("the kubelet did not open the session"),
     }

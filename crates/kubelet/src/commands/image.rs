@@ -1,6 +1,6 @@
 //! `kubelet image`: import, list and remove.
 
-use super::{printable, table};
+use super::{Columns, printable};
 use crate::cli::ImageCommand;
 use crate::client::{Client, collect, percent_encode};
 use anyhow::{Context, Result};
@@ -46,7 +46,7 @@ fn render(images: &[server::ImageSummary]) -> String {
             rows.push(vec![printable(&name), id.clone(), human_size(image.size_bytes), pinned.into()]);
         }
     }
-    table(&rows)
+    Columns::default().table(&rows)
 }
 
 fn human_size(bytes: u64) -> String {

@@ -36,6 +36,7 @@ pub(crate) struct ConfigFile {
     pub(crate) resolv_conf: Option<PathBuf>,
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) container_log_max_files: Option<u32>,
+    pub(crate) max_pods: Option<u32>,
 }
 
 /// Fields of the v1beta1 format that exist and have no effect here yet.
@@ -98,7 +99,6 @@ const NOT_YET: &[&str] = &[
     "makeIPTablesUtilChains",
     "maxOpenFiles",
     "maxParallelImagePulls",
-    "maxPods",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap",

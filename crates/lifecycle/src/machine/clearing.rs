@@ -3,18 +3,46 @@
 use super::core::Core;
 use super::ledger::Subject;
 use super::retry::Retry;
+use super::stopping::{Order, Stop};
+use super::telling::{self, Why, tell};
 use crate::backoff::RETRY;
 use crate::{Action, Effect, Millis};
 
+/// How long after the grace what still runs is called unkillable.
+const PATIENCE_MS: Millis = 10_000;
+
 /// Containers and sandboxes are going.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminating {
     /// When every container is to be killed at the latest. Only ever earlier.
     pub(crate) kill_at_ms: Millis,
+    /// People know that something could not be killed.
+    pub(crate) exceeded: bool,
+}
+
+impl Terminating {
+    pub(crate) fn new(kill_at_ms: Millis) -> Terminating {
+        Terminating { kill_at_ms, exceeded: false }
+    }
+
+    /// True when nothing is left in the runtime.
+    pub(crate) fn step(&mut self, core: &mut Core, actions: &mut Vec<Action>) -> bool {
+        let is_clear = clear(core, self.kill_at_ms, actions);
+        if !self.exceeded && core.record.any_alive() {
+            let patience_ms = self.kill_at_ms.saturating_add(PATIENCE_MS);
+            if core.now.mono_ms < patience_ms {
+                core.wake(patience_ms);
+            } else {
+                self.exceeded = true;
+                tell(telling::grace_exceeded(), actions);
+            }
+        }
+        is_clear
+    }
 }
 
 /// Volumes, control group and directories are going.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminated {
     /// For what appears even now.
     pub(crate) kill_at_ms: Millis,
@@ -54,7 +82,7 @@ pub(crate) fn clear(core: &mut Core, kill_at_ms: Millis, actions: &mut Vec<Actio
     }
     for index in 0..core.record.containers.len() {
         if core.record.containers[index].alive() {
-            core.stop_container(index, kill_at_ms, actions);
+            core.stop_container(index, Stop { kill_at_ms, why: Why::Unwanted, order: Order::LastFirst }, actions);
         }
     }
     if core.record.any_alive() {

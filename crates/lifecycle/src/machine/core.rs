@@ -2,21 +2,26 @@
 
 use super::Stage;
 use super::ledger::{Ledger, Subject};
-use super::record::Record;
+use super::life::Life;
+use super::record::{Network, Record};
 use super::retry::{Gate, Retry};
 use crate::backoff::RETRY;
-use crate::{Action, Effect, Millis, Now, PodPlan};
+use crate::{Action, Effect, Memory, Millis, Now, PodPlan};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Core {
     pub(crate) plan: PodPlan,
     pub(crate) stage: Stage,
     pub(crate) record: Record,
     pub(crate) ledger: Ledger,
+    /// One for each container of the plan, in its order.
+    pub(crate) lives: Vec<Life>,
     /// The time of the latest input.
     pub(crate) now: Now,
     /// When to look again, as this input's decisions found.
     pub(crate) wake_ms: Option<Millis>,
+    /// When the next probe is due: nothing to report comes of that alone.
+    pub(crate) probe_ms: Option<Millis>,
     /// An observation asked for later than this is needed.
     look_ms: Option<Millis>,
     /// Of asking.
@@ -25,26 +30,77 @@ pub(crate) struct Core {
     pub(crate) changed_ms: Option<Millis>,
     /// When the pod was first seen, or its first sandbox made.
     pub(crate) start_ns: i64,
+    /// A moment, and how old the pod was then: from there on the steady clock counts.
+    age: (Millis, Millis),
 }
 
 impl Core {
     pub(crate) fn new(plan: PodPlan, stage: Stage, now: Now) -> Core {
+        let network = network(&plan);
         Core {
+            lives: plan.containers.iter().map(|_| Life::new(None)).collect(),
             plan,
             stage,
-            record: Record::default(),
+            record: Record::new(network),
             ledger: Ledger::default(),
             now,
             wake_ms: None,
+            probe_ms: None,
             look_ms: None,
             look: Retry::new(RETRY),
             changed_ms: None,
             start_ns: now.wall_ns,
+            age: (now.mono_ms, 0),
         }
+    }
+
+    /// Takes over what a kubelet before this one knew.
+    pub(crate) fn recall(&mut self, memory: &Memory) {
+        if memory.start_ns > 0 {
+            self.started_at(memory.start_ns);
+        }
+        for (plan, life) in self.plan.containers.iter().zip(&mut self.lives) {
+            life.memory = memory.of(&plan.name).cloned();
+            if let Some(seen) = life.memory.as_ref().and_then(super::memory::recollection) {
+                self.record.recall(seen, self.now);
+            }
+        }
+    }
+
+    /// The pod began at this wall time, or earlier if that was known before.
+    pub(crate) fn started_at(&mut self, wall_ns: i64) {
+        if wall_ns < self.start_ns {
+            self.start_ns = wall_ns;
+            let age_ms = self.now.wall_ns.saturating_sub(wall_ns) / 1_000_000;
+            self.age = (self.now.mono_ms, u64::try_from(age_ms).unwrap_or(0));
+        }
+    }
+
+    /// When the pod has been active for too long.
+    pub(crate) fn deadline_ms(&self) -> Option<Millis> {
+        let (at_ms, age_ms) = self.age;
+        self.plan.active_deadline_ms.map(|limit_ms| at_ms.saturating_add(limit_ms).saturating_sub(age_ms))
+    }
+
+    /// Follows another plan. A life goes on under its container's name.
+    pub(crate) fn replan(&mut self, plan: PodPlan) -> PodPlan {
+        let former = std::mem::replace(&mut self.plan, plan);
+        self.record.network = network(&self.plan);
+        let mut lives: Vec<Option<Life>> = std::mem::take(&mut self.lives).into_iter().map(Some).collect();
+        for plan in &self.plan.containers {
+            let index = former.containers.iter().position(|former| former.name == plan.name);
+            let mut life = index.and_then(|index| lives[index].take()).unwrap_or_else(|| Life::new(None));
+            if let Some(prober) = &mut life.prober {
+                prober.replan(plan);
+            }
+            self.lives.push(life);
+        }
+        former
     }
 
     pub(crate) fn begin(&mut self) {
         self.wake_ms = None;
+        self.probe_ms = None;
         // A sandbox that we are making or stopping is not ready for a while; that is no news.
         if self.stage != Stage::Syncing || self.ledger.busy(&Subject::Sandbox(None)) {
             self.record.hint_ms = None;
@@ -88,6 +144,11 @@ impl Core {
     /// whatever a decision thought.
     pub(crate) fn emit(&mut self, effect: Effect, subject: Subject, actions: &mut Vec<Action>) {
         let supersedes = matches!(effect, Effect::StopContainer { .. }) && self.ledger.only_cancelled_stops(&subject);
+        if let Effect::StartContainer { container, attempt, .. } = &effect
+            && let Some(index) = self.plan.containers.iter().position(|plan| plan.name == *container)
+        {
+            self.lives[index].asked_attempt = Some(*attempt);
+        }
         let free = supersedes || !self.ledger.busy(&subject);
         let allowed = allowed(self.stage, &effect) && (self.observed() || harmless(&effect));
         debug_assert!(allowed, "{effect:?} in stage {:?}", self.stage);
@@ -119,34 +180,6 @@ impl Core {
         } else {
             self.emit(Effect::Inspect, Subject::Runtime, actions);
         }
-    }
-
-    /// Stops a container so that it is dead by `kill_at_ms`; a stop that runs already is only ever shortened.
-    pub(crate) fn stop_container(&mut self, index: usize, kill_at_ms: Millis, actions: &mut Vec<Action>) {
-        let known = &mut self.record.containers[index];
-        let earlier_ms = known.kill_at_ms.filter(|&earlier_ms| earlier_ms <= kill_at_ms);
-        let shortened = known.kill_at_ms.is_some() && earlier_ms.is_none();
-        let kill_at_ms = earlier_ms.unwrap_or(kill_at_ms);
-        known.kill_at_ms = Some(kill_at_ms);
-        let container_id = known.seen.id.clone();
-        let subject = Subject::Container { name: known.seen.name.clone(), id: Some(container_id.clone()) };
-        let gate = known.retry.gate(self.now.mono_ms, self.record.stamp_ms);
-        if shortened {
-            let stops = self.ledger.cancel(
-                |flight| matches!(&flight.effect, Effect::StopContainer { container_id: id, .. } if *id == container_id),
-            );
-            actions.extend(stops.iter().map(|&id| Action::Cancel(id)));
-            if !stops.is_empty() {
-                let grace_ms = kill_at_ms.saturating_sub(self.now.mono_ms);
-                self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
-                return;
-            }
-        }
-        if self.ledger.busy(&subject) || !self.passes(gate) {
-            return;
-        }
-        let grace_ms = kill_at_ms.saturating_sub(self.now.mono_ms);
-        self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
     }
 
     pub(crate) fn remove_container(&mut self, index: usize, actions: &mut Vec<Action>) {
@@ -188,14 +221,19 @@ impl Core {
     }
 }
 
+fn network(plan: &PodPlan) -> Network {
+    if plan.host_network { Network::Host } else { Network::Own }
+}
+
 /// Rule 3: after terminating begins nothing is set up, pulled, created or started; and volumes go only when nothing of
 /// the pod is left in the runtime.
 fn allowed(stage: Stage, effect: &Effect) -> bool {
     match effect {
-        Effect::SetUp | Effect::RunSandbox { .. } | Effect::EnsureImage { .. } | Effect::StartContainer { .. } => {
-            stage == Stage::Syncing
-        }
-        Effect::PostStart { .. } => stage == Stage::Syncing,
+        Effect::SetUp
+        | Effect::RunSandbox { .. }
+        | Effect::EnsureImage { .. }
+        | Effect::StartContainer { .. }
+        | Effect::PostStart { .. } => stage == Stage::Syncing,
         Effect::PreStop { .. }
         | Effect::Probe { .. }
         | Effect::StopContainer { .. }

@@ -1,6 +1,6 @@
 //! Effects that were asked for and have not ended yet.
 
-use crate::{Effect, EffectId, Millis};
+use crate::{Effect, EffectId, Millis, ProbeKind};
 
 /// What an effect works on. Two effects on one subject are never outstanding together, save a stop that shortens
 /// the grace of the one before it.
@@ -12,6 +12,12 @@ pub(crate) enum Subject {
     Sandbox(Option<String>),
     /// One container by its id, or with `None` every attempt under the name.
     Container { name: String, id: Option<String> },
+    /// The hook after the start of the container of this id. Nothing waits for a hook or a probe that was given up.
+    PostStart(String),
+    /// The hook before its stop.
+    PreStop(String),
+    /// One of its probes.
+    Probe(String, ProbeKind),
     /// The image of the container of this name; nothing of the pod changes.
     Image(String),
     /// A question.
@@ -27,6 +33,8 @@ impl Subject {
             (Subject::Pod, Subject::Pod) | (Subject::Runtime, Subject::Runtime) => true,
             (Subject::Sandbox(a), Subject::Sandbox(b)) => meets(a, b),
             (Subject::Container { name: n, id: a }, Subject::Container { name: m, id: b }) => n == m && meets(a, b),
+            (Subject::PostStart(a), Subject::PostStart(b)) | (Subject::PreStop(a), Subject::PreStop(b)) => a == b,
+            (Subject::Probe(a, kind), Subject::Probe(b, other)) => kind == other && a == b,
             (Subject::Image(a), Subject::Image(b)) => a == b,
             _ => false,
         }
@@ -44,7 +52,7 @@ pub(crate) struct Flight {
     pub(crate) cancelled: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     last_id: u64,
     flights: Vec<Flight>,
@@ -97,6 +105,20 @@ impl Ledger {
             }
         }
         ids
+    }
+
+    /// An attempt under this name is being created or started.
+    pub(crate) fn starts(&self, name: &str) -> bool {
+        self.iter()
+            .any(|flight| matches!(&flight.effect, Effect::StartContainer { container, .. } if container == name))
+    }
+
+    /// The stop of a container that was not given up.
+    pub(crate) fn stop_of(&self, id: &str) -> Option<&Flight> {
+        self.iter().find(|flight| {
+            !flight.cancelled
+                && matches!(&flight.effect, Effect::StopContainer { container_id, .. } if container_id == id)
+        })
     }
 
     /// A container is being created or started in this sandbox.

@@ -1,17 +1,19 @@
 //! What the end of an effect teaches.
 
+use super::core::Core;
 use super::ledger::Flight;
-use super::record::Record;
 use super::retry::Retry;
-use super::{PodMachine, State};
+use super::telling::{self, tell};
+use super::{PodMachine, Stage, State, hooks, probing};
 use crate::{
-    Done, Effect, EffectId, Failure, FailureClass, Now, ObservedContainer, ObservedSandbox, ObservedState, Outcome,
+    Action, Done, Effect, EffectId, Failure, FailureClass, ObservedContainer, ObservedSandbox, ObservedState, Outcome,
 };
 
 impl PodMachine {
     /// Rule 6: an outcome nobody waits for changes nothing; one that comes late changes the record and nothing else.
-    pub(super) fn complete(&mut self, id: EffectId, outcome: Outcome) {
-        let Some(flight) = self.core.ledger.close(id) else { return };
+    /// True if there may be something new to say.
+    pub(super) fn complete(&mut self, id: EffectId, outcome: Outcome, actions: &mut Vec<Action>) -> bool {
+        let Some(flight) = self.core.ledger.close(id) else { return false };
         // An answer that does not fit its question tells nothing.
         let outcome = if fits(&flight.effect, &outcome) { outcome } else { Outcome::Unknown };
         match &flight.effect {
@@ -19,16 +21,20 @@ impl PodMachine {
             Effect::SetUp => self.was_set_up(outcome),
             Effect::EnsureImage { container } => self.image_ensured(container, &flight, outcome),
             Effect::TearDown => self.was_torn_down(outcome),
+            Effect::Probe { .. } => return probing::answered(&mut self.core, &flight, &outcome, actions),
+            Effect::PostStart { .. } => hooks::post_start_ended(&mut self.core, &flight, outcome, actions),
+            Effect::PreStop { .. } => hooks::pre_stop_ended(&mut self.core, &flight, outcome, actions),
             effect => {
                 // Whatever became of it: only an answer asked for from now on can show the result.
                 self.core.changed_ms = Some(self.core.now.mono_ms);
                 match effect {
                     Effect::RunSandbox { attempt } => self.sandbox_run(*attempt, outcome),
                     Effect::StartContainer { .. } => self.container_started(&flight, outcome),
-                    _ => ended(&mut self.core.record, &flight, outcome, self.core.now),
+                    _ => ended(&mut self.core, &flight, outcome, actions),
                 }
             }
         }
+        true
     }
 
     fn inspected(&mut self, flight: &Flight, outcome: Outcome) {
@@ -128,7 +134,15 @@ impl PodMachine {
 }
 
 /// A stop or a removal ended.
-fn ended(record: &mut Record, flight: &Flight, outcome: Outcome, now: Now) {
+fn ended(core: &mut Core, flight: &Flight, outcome: Outcome, actions: &mut Vec<Action>) {
+    let stops = matches!(&flight.effect, Effect::StopContainer { .. } | Effect::StopSandbox { .. });
+    if let (true, false, Outcome::Failed(failure)) = (stops, core.stage == Stage::Syncing, &outcome)
+        && failure.class == FailureClass::Retry
+        && !flight.cancelled
+    {
+        tell(telling::kill_failed(&failure.message), actions);
+    }
+    let (record, now) = (&mut core.record, core.now);
     let gone = matches!(&outcome, Outcome::Failed(Failure { class: FailureClass::Gone, .. }));
     match &flight.effect {
         Effect::StopContainer { container_id, .. } if gone => record.container_gone(container_id, now),
@@ -177,6 +191,7 @@ fn fits(effect: &Effect, outcome: &Outcome) -> bool {
         Effect::RunSandbox { .. } => matches!(done, Done::Sandbox { .. }),
         Effect::EnsureImage { .. } => matches!(done, Done::Image { .. }),
         Effect::StartContainer { .. } => matches!(done, Done::Container { .. }),
+        Effect::Probe { .. } => matches!(done, Done::Probe { .. }),
         _ => matches!(done, Done::Nothing),
     }
 }

@@ -9,7 +9,29 @@ use crate::backoff::RETRY;
 use crate::{Millis, Now, ObservedContainer, ObservedPod, ObservedSandbox, ObservedState, UNSTAMPED};
 use pod::reasons;
 
-#[derive(Debug)]
+/// A container of which only a former kubelet has told.
+const RECALLED_MS: Millis = 0;
+
+/// What follows the end of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sequel {
+    /// Rules and policy decide by the exit code.
+    ByPolicy,
+    /// A probe or a hook condemned it: a failure, whatever code it ended with.
+    AsFailure,
+    /// It was stopped to be replaced: its exit code says nothing about the workload.
+    AtOnce,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreStop {
+    Due,
+    Asked,
+    /// It ended, or there is no time for it any more.
+    Over,
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) seen: ObservedContainer,
     /// When it was last heard of, or found gone.
@@ -20,8 +42,10 @@ pub(crate) struct Container {
     pub(crate) exited_ms: Millis,
     /// When it is to be killed at the latest, once it is being stopped.
     pub(crate) kill_at_ms: Option<Millis>,
-    /// It was stopped to be replaced: its exit code says nothing about the workload.
-    pub(crate) replace: bool,
+    /// What its end leads to.
+    pub(crate) sequel: Sequel,
+    /// How far the hook before its stop got.
+    pub(crate) pre_stop: PreStop,
     /// Of stopping and removing it.
     pub(crate) retry: Retry,
 }
@@ -34,7 +58,8 @@ impl Container {
             gone: false,
             exited_ms: now.mono_ms,
             kill_at_ms: None,
-            replace: false,
+            sequel: Sequel::ByPolicy,
+            pre_stop: PreStop::Due,
             retry: Retry::new(RETRY),
         }
     }
@@ -86,7 +111,8 @@ impl Container {
             return;
         }
         let takes = match (&self.seen.state, &seen.state) {
-            (ObservedState::Exited { .. }, ObservedState::Exited { .. }) => self.gone,
+            // What was only remembered from a former kubelet knows less.
+            _ if self.known_ms == RECALLED_MS => true,
             (ObservedState::Exited { .. }, _) => self.gone,
             (_, ObservedState::Exited { .. }) => true,
             (ObservedState::Unknown, _) | (_, ObservedState::Unknown) => newer,
@@ -105,7 +131,7 @@ impl Container {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) seen: ObservedSandbox,
     known_ms: Millis,
@@ -121,13 +147,22 @@ impl Sandbox {
         Sandbox { seen, known_ms: now.mono_ms, gone: false, stopped: false, retry: Retry::new(RETRY) }
     }
 
-    /// Containers may be started in it.
-    pub(crate) fn serves(&self) -> bool {
-        !self.gone && !self.stopped && self.seen.ready && !self.seen.ips.is_empty()
+    /// Containers may be started in it. One in the machine's network has no address of its own.
+    fn serves(&self, network: Network) -> bool {
+        let reachable = network == Network::Host || !self.seen.ips.is_empty();
+        !self.gone && !self.stopped && self.seen.ready && reachable
     }
 }
 
-#[derive(Debug, Default)]
+/// Whose network a pod's sandbox lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Network {
+    #[default]
+    Own,
+    Host,
+}
+
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     pub(crate) sandboxes: Vec<Sandbox>,
     pub(crate) containers: Vec<Container>,
@@ -135,11 +170,16 @@ pub(crate) struct Record {
     pub(crate) stamp_ms: Option<Millis>,
     /// A pushed event hinted at something that only an answer can settle.
     pub(crate) hint_ms: Option<Millis>,
+    pub(crate) network: Network,
     /// The highest sandbox attempt ever known.
     top_attempt: Option<u32>,
 }
 
 impl Record {
+    pub(crate) fn new(network: Network) -> Record {
+        Record { network, ..Record::default() }
+    }
+
     pub(crate) fn observe(&mut self, stamp_ms: Millis, pod: ObservedPod, now: Now) {
         for seen in pod.sandboxes {
             self.merge_sandbox(seen, stamp_ms, now);
@@ -168,6 +208,7 @@ impl Record {
 
     fn merge_sandbox(&mut self, seen: ObservedSandbox, stamp_ms: Millis, now: Now) {
         self.top_attempt = self.top_attempt.max(Some(seen.attempt));
+        let network = self.network;
         let Some(known) = self.sandboxes.iter_mut().find(|known| known.seen.id == seen.id) else {
             self.sandboxes.push(Sandbox::new(seen, now));
             return;
@@ -177,11 +218,11 @@ impl Record {
             known.seen = seen;
         } else if known.gone {
             return;
-        } else if seen.ready && !seen.ips.is_empty() {
+        } else if seen.ready && (network == Network::Host || !seen.ips.is_empty()) {
             if known.seen.ready && known.seen.ips.is_empty() {
                 known.seen.ips = seen.ips;
             }
-        } else if known.serves() {
+        } else if known.serves(network) {
             // An event from while it was being made, or news of its death: only an answer can tell.
             self.hint_ms = Some(now.mono_ms);
         }
@@ -249,6 +290,11 @@ impl Record {
         self.sandboxes.iter_mut().find(|known| known.seen.id == id)
     }
 
+    /// A container that another kubelet knew of; the first answer shows what became of it.
+    pub(crate) fn recall(&mut self, seen: ObservedContainer, now: Now) {
+        self.containers.push(Container { known_ms: RECALLED_MS, ..Container::new(seen, now) });
+    }
+
     /// The newest attempt under a name, remembered ones included.
     pub(crate) fn newest(&self, name: &str) -> Option<&Container> {
         self.containers.iter().filter(|known| known.seen.name == name).max_by_key(|known| known.rank())
@@ -272,7 +318,11 @@ impl Record {
 
     /// The sandbox in which the pod lives: the newest one, if it serves.
     pub(crate) fn home(&self) -> Option<&Sandbox> {
-        self.sandboxes.iter().filter(|known| !known.gone).max_by_key(|known| known.seen.attempt).filter(|s| s.serves())
+        self.sandboxes
+            .iter()
+            .filter(|known| !known.gone)
+            .max_by_key(|known| known.seen.attempt)
+            .filter(|s| s.serves(self.network))
     }
 
     pub(crate) fn next_sandbox_attempt(&self) -> u32 {

@@ -2,56 +2,25 @@
 
 use super::core::Core;
 use super::ledger::Subject;
-use super::record::Container;
+use super::order::{self, Outlook, Verdict, barred};
+use super::record::{Container, Sequel};
 use super::retry::Retry;
-use crate::backoff::{Backoff, CRASH, IMAGE, IMAGE_LOCAL, RETRY};
-use crate::{Action, ContainerPlan, Effect, Failure, Millis, ObservedState, Phase, PodPlan, PullPolicy, RestartPolicy};
-use pod::reasons;
+use super::slot::{Image, Slot};
+use super::stopping::{Order, Stop};
+use super::telling::{self, Why, tell};
+use super::{hooks, probing, restart_all};
+use crate::backoff::RETRY;
+use crate::{Action, ContainerKind, ContainerPlan, Effect, Millis, ObservedState, Phase, PodPlan, RestartPolicy};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Syncing {
     pub(crate) is_set_up: bool,
     pub(crate) set_up: Retry,
     pub(crate) sandbox: Retry,
     /// One for each container of the plan, in its order.
     pub(crate) slots: Vec<Slot>,
-}
-
-/// What is remembered of one container of the plan beyond what the runtime shows.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) image: Image,
-    pub(crate) pull: Retry,
-    /// Of restarts after an exit.
-    pub(crate) crash: Backoff,
-    /// The attempt for which the back-off last grew.
-    paced_attempt: Option<u32>,
-    /// Of creating and starting one attempt.
-    pub(crate) start: Retry,
-    /// The attempt that last failed to start.
-    failed_attempt: Option<u32>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Image {
-    /// Nothing was asked yet: a container from before a restart of the kubelet may tell.
-    Unasked,
-    /// It must be ensured before the next start.
-    Stale,
-    Resolved(String),
-}
-
-/// What should become of one container of the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It runs, or is being stopped.
-    Alive,
-    /// It ended for good.
-    Done,
-    Start {
-        attempt: u32,
-        due_ms: Millis,
-    },
+    /// The work is over: when what still runs is to be dead.
+    pub(crate) kill_at_ms: Option<Millis>,
 }
 
 /// What the pod's sandbox is for.
@@ -65,49 +34,6 @@ enum Aim {
     Rest,
 }
 
-impl Slot {
-    fn new(plan: &ContainerPlan) -> Slot {
-        let (image, pace) = match plan.pull_policy {
-            PullPolicy::Always => (Image::Stale, IMAGE),
-            PullPolicy::IfNotPresent => (Image::Unasked, IMAGE),
-            PullPolicy::Never => (Image::Unasked, IMAGE_LOCAL),
-        };
-        Slot {
-            image,
-            pull: Retry::new(pace),
-            crash: Backoff::new(CRASH),
-            paced_attempt: None,
-            start: Retry::new(RETRY),
-            failed_attempt: None,
-        }
-    }
-
-    pub(crate) fn image_resolved(&mut self, image_ref: String) {
-        self.image = Image::Resolved(image_ref);
-        self.pull.succeeded();
-    }
-
-    pub(crate) fn started(&mut self, policy: PullPolicy) {
-        self.start.succeeded();
-        self.failed_attempt = None;
-        if policy == PullPolicy::Always {
-            self.image = Image::Stale;
-        }
-    }
-
-    pub(crate) fn start_failed(&mut self, attempt: u32, now_ms: Millis, failure: Failure) {
-        self.start.failed(now_ms, failure);
-        // It may have been created all the same, and the image may be what is missing.
-        self.start.doubt(now_ms);
-        self.failed_attempt = Some(attempt);
-        self.image = Image::Stale;
-    }
-
-    pub(crate) fn start_unknown(&mut self, now_ms: Millis) {
-        self.start.unknown(now_ms);
-    }
-}
-
 impl Syncing {
     pub(crate) fn new(plan: &PodPlan) -> Syncing {
         Syncing {
@@ -115,12 +41,13 @@ impl Syncing {
             set_up: Retry::new(RETRY),
             sandbox: Retry::new(RETRY),
             slots: plan.containers.iter().map(Slot::new).collect(),
+            kill_at_ms: None,
         }
     }
 
     /// Takes over a new plan. What changed forgets its past; what did not keeps it.
     pub(crate) fn replan(&mut self, core: &mut Core, plan: PodPlan, actions: &mut Vec<Action>) {
-        let former = std::mem::replace(&mut core.plan, plan);
+        let former = core.replan(plan);
         let mut slots: Vec<Option<Slot>> = std::mem::take(&mut self.slots).into_iter().map(Some).collect();
         let kept = |plan: &ContainerPlan, former: &ContainerPlan| {
             plan.name == former.name && plan.hash == former.hash && plan.pull_policy == former.pull_policy
@@ -145,40 +72,56 @@ impl Syncing {
             core.look_after(0);
             return None;
         }
-        self.stop_unwanted(core, actions);
-        let verdicts: Vec<Verdict> = (0..self.slots.len())
-            .map(|index| if settled.is_some() { Verdict::Done } else { self.verdict(core, index) })
-            .collect();
-        let aim = self.aim(core, &verdicts);
-        if aim == Aim::Start || core.record.any_alive() {
-            self.set_up(core, actions);
-        }
-        self.keep_sandbox(core, aim, actions);
-        for (index, verdict) in verdicts.into_iter().enumerate() {
-            match verdict {
-                Verdict::Start { due_ms, .. } if core.now.mono_ms < due_ms => core.wake(due_ms),
-                Verdict::Start { attempt, .. } if aim == Aim::Start => {
-                    self.ensure_image(core, index, actions);
-                    self.start(core, (index, attempt), actions);
+        let outlook = settled.map_or_else(|| order::outlook(core, &self.slots), Outlook::Over);
+        let rests = match outlook {
+            Outlook::Over(phase) => self.wind_down(core, actions).then_some(phase),
+            Outlook::RestartAll(source) => {
+                self.kill_at_ms = None;
+                self.set_up(core, actions);
+                restart_all::step(core, source, actions);
+                None
+            }
+            Outlook::Going(verdicts) => {
+                self.kill_at_ms = None;
+                stop_unwanted(core, actions);
+                // What was just condemned may have changed whose turn it is.
+                let aim = self.aim(core, &verdicts);
+                if aim == Aim::Start || core.record.any_alive() {
+                    self.set_up(core, actions);
                 }
-                _ => {}
+                self.keep_sandbox(core, aim, actions);
+                self.start_due(core, (&verdicts, aim), actions);
+                hooks::run_due(core, actions);
+                None
+            }
+        };
+        remove_superseded(core, actions);
+        probing::ask_due(core, actions);
+        rests
+    }
+
+    /// The work is over: what still runs is stopped, in its order and within one grace. True when nothing is left.
+    fn wind_down(&mut self, core: &mut Core, actions: &mut Vec<Action>) -> bool {
+        let fresh_ms = core.now.mono_ms.saturating_add(core.plan.grace_ms);
+        let alive = core.record.any_alive();
+        if alive {
+            let kill_at_ms = *self.kill_at_ms.get_or_insert(fresh_ms);
+            self.set_up(core, actions);
+            for index in 0..core.record.containers.len() {
+                if core.record.containers[index].alive() {
+                    let stop = Stop { kill_at_ms, why: Why::Unwanted, order: Order::LastFirst };
+                    core.stop_container(index, stop, actions);
+                }
             }
         }
-        remove_superseded(core, actions);
-        (aim == Aim::Rest).then(|| final_phase(core))
+        let busy = core.plan.containers.iter().any(|plan| core.ledger.busy_name(&plan.name));
+        self.keep_sandbox(core, if alive || busy { Aim::Keep } else { Aim::Rest }, actions);
+        !alive && !busy
     }
 
     fn aim(&self, core: &Core, verdicts: &[Verdict]) -> Aim {
-        let at_rest = |(verdict, plan): (&Verdict, &ContainerPlan)| {
-            *verdict == Verdict::Done && !core.ledger.busy_name(&plan.name)
-        };
-        if !barred(core) && verdicts.iter().any(|verdict| matches!(verdict, Verdict::Start { .. })) {
-            Aim::Start
-        } else if !verdicts.is_empty() && verdicts.iter().zip(&core.plan.containers).all(at_rest) {
-            Aim::Rest
-        } else {
-            Aim::Keep
-        }
+        let starts = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Start { .. }));
+        if starts && !barred(core) { Aim::Start } else { Aim::Keep }
     }
 
     fn set_up(&mut self, core: &mut Core, actions: &mut Vec<Action>) {
@@ -187,59 +130,45 @@ impl Syncing {
         }
     }
 
-    /// Stops what runs and should not: strangers, old attempts, changed containers, those outside the pod's sandbox.
-    fn stop_unwanted(&self, core: &mut Core, actions: &mut Vec<Action>) {
-        for index in 0..core.record.containers.len() {
-            let known = &core.record.containers[index];
-            if !known.alive() {
-                continue;
+    fn start_due(&mut self, core: &mut Core, (verdicts, aim): (&[Verdict], Aim), actions: &mut Vec<Action>) {
+        let mut hook_ahead = false;
+        for (index, verdict) in verdicts.iter().enumerate() {
+            match *verdict {
+                Verdict::Start { attempt, due_ms } if core.now.mono_ms < due_ms => {
+                    core.wake(due_ms);
+                    let slot = &mut self.slots[index];
+                    if slot.told_attempt != Some(attempt) {
+                        slot.told_attempt = Some(attempt);
+                        tell(telling::back_off(core, &core.plan.containers[index].name), actions);
+                    }
+                }
+                Verdict::Start { attempt, .. } if aim == Aim::Start => {
+                    self.ensure_image(core, index, actions);
+                    if !hook_ahead {
+                        self.start(core, (index, attempt), actions);
+                    }
+                }
+                _ => {}
             }
-            let plan = core.plan.containers.iter().find(|plan| plan.name == known.seen.name);
-            let changed = plan.is_some_and(|plan| plan.hash != known.seen.hash);
-            let at_home = core.record.home().is_some_and(|home| home.seen.id == known.seen.sandbox_id);
-            // While a sandbox is being made or stopped its readiness says nothing yet.
-            let homeless = !at_home && !core.ledger.busy(&Subject::Sandbox(Some(known.seen.sandbox_id.clone())));
-            let newest = core.record.newest(&known.seen.name).is_some_and(|newest| newest.seen.id == known.seen.id);
-            let lost = known.seen.state == ObservedState::Unknown;
-            if plan.is_some() && newest && !changed && !homeless && !lost {
-                continue;
-            }
-            if changed || homeless && core.plan.restart_policy != RestartPolicy::Never {
-                core.record.containers[index].replace = true;
-            }
-            let kill_at_ms = core.now.mono_ms.saturating_add(core.plan.grace_ms);
-            core.stop_container(index, kill_at_ms, actions);
+            hook_ahead |= self.hook_is_ahead(core, (index, *verdict));
         }
     }
 
-    pub(crate) fn verdict(&self, core: &Core, index: usize) -> Verdict {
-        let (plan, slot) = (&core.plan.containers[index], &self.slots[index]);
-        let Some(newest) = core.record.newest(&plan.name) else {
-            return Verdict::Start { attempt: 0, due_ms: 0 };
-        };
-        let attempt = newest.seen.attempt;
-        match &newest.seen.state {
-            _ if newest.alive() => Verdict::Alive,
-            ObservedState::Exited { exit_code, .. } => {
-                let replaced = newest.replace || newest.seen.hash != plan.hash;
-                if replaced {
-                    // We ended it; that says nothing of the workload, so it waits for nothing and counts as no crash.
-                    return Verdict::Start { attempt: attempt + 1, due_ms: 0 };
-                }
-                if !restarts(core.plan.restart_policy, *exit_code) {
-                    return Verdict::Done;
-                }
-                // A try for this attempt was paced already; its own failures set the pace from there.
-                let due_ms = match slot.paced_attempt {
-                    Some(paced) if paced > attempt => 0,
-                    _ => slot.crash.due_ms(newest.exited_ms),
-                };
-                Verdict::Start { attempt: attempt + 1, due_ms }
+    /// No regular container starts past one whose `postStart` hook has yet to run, unless that one is in trouble.
+    fn hook_is_ahead(&self, core: &Core, (index, verdict): (usize, Verdict)) -> bool {
+        let (plan, slot, life) = (&core.plan.containers[index], &self.slots[index], &core.lives[index]);
+        if !plan.post_start || plan.kind != ContainerKind::Regular {
+            return false;
+        }
+        match verdict {
+            Verdict::Start { due_ms, .. } => {
+                due_ms <= core.now.mono_ms && slot.pull.failure.is_none() && slot.start.failure.is_none()
             }
-            _ if is_startable(newest, plan, core) && slot.failed_attempt != Some(attempt) => {
-                Verdict::Start { attempt, due_ms: 0 }
-            }
-            _ => Verdict::Start { attempt: attempt + 1, due_ms: 0 },
+            Verdict::Alive => core
+                .record
+                .newest(&plan.name)
+                .is_some_and(|newest| newest.kill_at_ms.is_none() && !(life.is_of(&newest.seen.id) && life.hooked)),
+            Verdict::Done | Verdict::Later => false,
         }
     }
 
@@ -286,8 +215,9 @@ impl Syncing {
         };
         let subject = Subject::Container { name: name.clone(), id: None };
         let hash = &core.plan.containers[index].hash;
-        let crashed =
-            |newest: &&Container| newest.exit_code().is_some() && !newest.replace && newest.seen.hash == *hash;
+        let crashed = |newest: &&Container| {
+            newest.exit_code().is_some() && newest.sequel != Sequel::AtOnce && newest.seen.hash == *hash
+        };
         let exited_ms = core.record.newest(name).filter(crashed).map(|newest| newest.exited_ms);
         if !core.passes(core.gate(&slot.start)) {
             return;
@@ -330,6 +260,9 @@ impl Syncing {
         let wanted = aim == Aim::Start && home.is_none() && !stale && self.is_set_up && !core.record.any_alive();
         if wanted && !core.ledger.busy(&Subject::Sandbox(None)) && core.passes(core.gate(&self.sandbox)) {
             let attempt = core.record.next_sandbox_attempt();
+            if attempt > 0 && self.sandbox.failure.is_none() {
+                tell(telling::sandbox_changed(), actions);
+            }
             core.emit(Effect::RunSandbox { attempt }, Subject::Sandbox(None), actions);
         }
     }
@@ -340,25 +273,33 @@ impl Syncing {
     }
 }
 
-/// Whether a container that exited is to run again.
-pub(crate) fn restarts(policy: RestartPolicy, exit_code: i32) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit_code != 0,
-        RestartPolicy::Never => false,
+/// Stops what runs and should not: strangers, old attempts, changed containers, those outside the pod's sandbox; and goes
+/// on with every stop that began.
+fn stop_unwanted(core: &mut Core, actions: &mut Vec<Action>) {
+    for index in 0..core.record.containers.len() {
+        let known = &core.record.containers[index];
+        if !known.alive() {
+            continue;
+        }
+        let plan = core.plan.containers.iter().find(|plan| plan.name == known.seen.name);
+        // What an init container does is done once, whatever its image is by now.
+        let changed = plan.is_some_and(|plan| plan.kind != ContainerKind::Init && plan.hash != known.seen.hash);
+        let at_home = core.record.home().is_some_and(|home| home.seen.id == known.seen.sandbox_id);
+        // While a sandbox is being made or stopped its readiness says nothing yet.
+        let homeless = !at_home && !core.ledger.busy(&Subject::Sandbox(Some(known.seen.sandbox_id.clone())));
+        let newest = core.record.newest(&known.seen.name).is_some_and(|newest| newest.seen.id == known.seen.id);
+        let lost = known.seen.state == ObservedState::Unknown;
+        let stopping = known.kill_at_ms.is_some();
+        if plan.is_some() && newest && !changed && !homeless && !lost && !stopping {
+            continue;
+        }
+        if changed || homeless && core.plan.restart_policy != RestartPolicy::Never {
+            core.record.containers[index].sequel = Sequel::AtOnce;
+        }
+        let kill_at_ms = core.kill_at_ms(index);
+        let why = if changed { Why::Changed } else { Why::Unwanted };
+        core.stop_container(index, Stop { kill_at_ms, why, order: Order::Alone }, actions);
     }
-}
-
-/// A pod that is never restarted gets no second sandbox once anything of it ran.
-pub(crate) fn barred(core: &Core) -> bool {
-    core.plan.restart_policy == RestartPolicy::Never && core.record.any_ran() && core.record.home().is_none()
-}
-
-/// Created, never started, and still what is wanted: the attempt goes on.
-fn is_startable(known: &Container, plan: &ContainerPlan, core: &Core) -> bool {
-    !known.gone
-        && known.seen.hash == plan.hash
-        && core.record.home().is_some_and(|home| home.seen.id == known.seen.sandbox_id)
 }
 
 /// Removes what newer attempts have made useless, and what strangers left. The newest finished run stays: it is the last
@@ -375,18 +316,4 @@ fn remove_superseded(core: &mut Core, actions: &mut Vec<Action>) {
             core.remove_container(index, actions);
         }
     }
-}
-
-fn final_phase(core: &Core) -> Phase {
-    let succeeded = core
-        .plan
-        .containers
-        .iter()
-        .all(|plan| core.record.newest(&plan.name).and_then(|newest| newest.exit_code()) == Some(0));
-    if succeeded { Phase::Succeeded } else { Phase::Failed }
-}
-
-/// Failures of looking for an image that a later look may not share, and that are no failed pull.
-pub(crate) fn is_pull_failure(reason: &str) -> bool {
-    !matches!(reason, reasons::ERR_IMAGE_NEVER_PULL | reasons::INVALID_IMAGE_NAME | reasons::IMAGE_INSPECT_ERROR)
 }

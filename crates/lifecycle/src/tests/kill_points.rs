@@ -1,7 +1,8 @@
 //! A whole life (start, crash or loss of the sandbox, restart, removal) with a fault at every effect and the kubelet killed at every effect:
 //! a new machine, knowing only what it observes, must bring it to the same end, and nothing may run twice.
 
-use super::script::{failure, now, plan};
+use super::plans::plan;
+use super::script::{failure, now};
 use super::world::{Fault, World};
 use crate::*;
 use std::collections::VecDeque;

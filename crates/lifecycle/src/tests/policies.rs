@@ -364,6 +364,6 @@ fn the_report_names_what_hinders_the_pod() {
     script.run("2004 tick => set_up\n 2005 ok set_up => sandbox 0\n 2006 ok sandbox 0 =>");
     script.run("2007 images => image a\n 2008 ok image a => start a#0 in s0\n 2009 ok start a#0 =>");
     assert_eq!(problem(&script), None);
-    script.run("3000 delete 0 => stop a#0 0\n 3001 failed:KillContainerError stop a#0 =>");
+    script.run("3000 delete 0 => stop a#0 2000\n 3001 failed:KillContainerError stop a#0 =>");
     assert_eq!(problem(&script).as_deref(), Some("KillContainerError"));
 }

@@ -54,7 +54,7 @@ fn a_sandbox_that_was_seen_ready_is_used_before_its_call_returned() {
 #[test]
 fn rule_01_stages_only_move_on_and_a_finished_machine_is_deaf() {
     Script::up("Always a").run(
-        "2000 delete 1000            => stop a#0 1000
+        "2000 delete 1000            => stop a#0 2000
          2001 admit                  =>
          2002 hash a other           =>
          2003 event s0 a#0=143       => stop_sandbox s0
@@ -103,12 +103,13 @@ fn rule_02_a_grace_only_shrinks_and_a_shorter_one_overtakes() {
         "2000 delete 30000           => stop a#0 30000
          3000 delete 60000           =>
          4000 delete 28000           =>
-         5000 delete 2000            => cancel stop a#0 30000, stop a#0 2000
+         5000 delete 9000            => cancel stop a#0 30000, stop a#0 9000
          5001 cancelled stop a#0 30000 =>
-         6000 delete 500             => cancel stop a#0 2000, stop a#0 500
-         6001 cancelled stop a#0 2000 =>
+         6000 delete 500             => cancel stop a#0 9000, stop a#0 2000
+         6001 cancelled stop a#0 9000 =>
+         6002 delete 0               =>
          6400 event s0 a#0=137       => stop_sandbox s0
-         6401 ok stop a#0 500        => remove a#0",
+         6401 ok stop a#0 2000       => remove a#0",
     );
 }
 
@@ -117,7 +118,7 @@ fn rule_02_a_stop_that_began_while_syncing_keeps_its_earlier_deadline() {
     Script::up("Always a").run(
         "2000 hash a new             => stop a#0 30000
          5000 delete 60000           =>
-         6000 delete 1000            => cancel stop a#0 30000, stop a#0 1000",
+         6000 delete 1000            => cancel stop a#0 30000, stop a#0 2000",
     );
 }
 
@@ -279,12 +280,12 @@ fn rule_05_unknown_everywhere_else() {
         11003 tick                   => image a
         12008 ok image a             => start a#0 in s0
         12009 ok start a#0           =>
-        13000 delete 1000            => stop a#0 1000
+        13000 delete 1000            => stop a#0 2000
         13001 unknown stop a#0       =>
         13002 tick                   => inspect
         13003 see s0 a#0             =>
         13003 ok inspect             =>
-        14001 tick                   => stop a#0 0
+        14001 tick                   => stop a#0 2000
         14002 event s0 a#0=137       => stop_sandbox s0
         14003 ok stop a#0            => remove a#0
         14004 unknown remove a#0     =>

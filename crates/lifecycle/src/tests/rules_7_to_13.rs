@@ -51,7 +51,7 @@ fn rule_08_a_vanished_container_ended_in_an_unknown_way_and_never_with_success()
 #[test]
 fn rule_08_the_exit_code_outlives_the_record() {
     Script::up("Always a").run(
-        "2000 delete 1000            => stop a#0 1000
+        "2000 delete 1000            => stop a#0 2000
          2001 event s0 a#0=7         => stop_sandbox s0
          2002 ok stop a#0            => remove a#0
          2003 ok remove a#0          =>
@@ -191,15 +191,15 @@ fn rule_11_an_image_that_may_not_be_pulled_is_looked_for_every_ten_seconds() {
 #[test]
 fn rule_12_gone_is_observed_and_never_declared() {
     Script::up("Always a").run(
-        "2000 delete 1000            => stop a#0 1000
+        "2000 delete 1000            => stop a#0 2000
          3001 ok stop a#0            =>
          3002 tick                   => inspect
          3003 see s0 a#0             =>
          3003 ok inspect             =>
          3003 is a Running
-         4001 tick                   => stop a#0 0
+         4001 tick                   => stop a#0 2000
          4002 failed:KillContainerError stop a#0 =>
-         6002 tick                   => stop a#0 0
+         6002 tick                   => stop a#0 2000
          6003 event s0 a#0=137       => stop_sandbox s0
          6004 ok stop a#0            => remove a#0
          6005 ok remove a#0          =>

@@ -179,3 +179,21 @@ fn arguments_use_the_final_environment() {
     let args = ["-c".to_owned(), "echo $(A) $(B) $(C) $$(A)".to_owned()];
     assert_eq!(expand_args(&args, &env), ["-c", "echo 1 two words $(C) $(A)"]);
 }
+
+#[test]
+fn init_containers_have_their_own_environment_and_may_be_asked_for_their_resources() {
+    let mut pod = pod(json!([]), json!({}));
+    let env = json!([
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "OWN", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        {"name": "SIDE", "valueFrom": {"resourceFieldRef": {"containerName": "side", "resource": "limits.cpu"}}},
+        {"name": "TEXT", "value": "$(POD)/$(IP)"}
+    ]);
+    let init = json!([
+        {"name": "init", "image": "i", "env": env, "resources": {"limits": {"cpu": "2"}}},
+        {"name": "side", "image": "i", "restartPolicy": "Always", "resources": {"limits": {"cpu": "5"}}}
+    ]);
+    pod.spec.as_mut().unwrap().init_containers = serde_json::from_value(init).unwrap();
+    let env = container_env(&pod, container_named(&pod, "init").unwrap(), &facts()).unwrap();
+    assert_eq!(env, pairs(&[("POD", "web"), ("OWN", "2"), ("SIDE", "5"), ("TEXT", "web/$(IP)")]));
+}

@@ -13,6 +13,9 @@ use std::cell::Cell;
 /// Names listed when none of them is near to the misspelt one; longer lists help nobody.
 const LISTED_NAMES: usize = 12;
 
+/// Letters from which on a word may be the beginning of a field's name.
+const BEGUN_MIN: usize = 4;
+
 /// Longest list in a pod. A typed container is a hundred times larger than the two bytes that can stand for it in the text, so
 /// lists are bounded before they become typed.
 const MAX_LIST: usize = 5_000;
@@ -182,9 +185,12 @@ fn unknown_field(steps: &[Step]) -> FieldError {
         .iter()
         .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))
-        .min_by_key(|(distance, _)| *distance);
-    let message = match near {
-        Some((_, candidate)) => format!("unknown field; did you mean {candidate}?"),
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate);
+    // `timeout` for `timeoutSeconds` is far by letters and yet meant.
+    let begun = || known.iter().find(|known| lower.len() >= BEGUN_MIN && known.to_lowercase().starts_with(&lower));
+    let message = match near.or_else(begun) {
+        Some(candidate) => format!("unknown field; did you mean {candidate}?"),
         None if !known.is_empty() && known.len() <= LISTED_NAMES => {
             format!("unknown field; known here: {}", known.join(", "))
         }

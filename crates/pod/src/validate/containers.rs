@@ -1,7 +1,7 @@
 //! Containers: image, environment, ports, resources, mounts, privileges.
 
 use super::spec::check_id;
-use super::{Errors, ports, probes, restart};
+use super::{Errors, ports, probes, resources, restart};
 use crate::accessors::{image, is_sidecar};
 use crate::env::{FIELD_PATHS, subscript};
 use crate::image_name;
@@ -10,8 +10,7 @@ use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVarSource, PodSpec, ResourceFieldSelector, SecurityContext, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 /// Every capability of Linux, without `CAP_`.
@@ -125,7 +124,9 @@ fn check_container(path: &str, container: &Container, scope: &Scope<'_>, errors:
     check_image(path, container, errors);
     ports::check(path, container, scope, errors);
     check_env(path, container, &scope.names, errors);
-    check_resources(path, container, errors);
+    if let Some(wanted) = &container.resources {
+        resources::check(&format!("{path}.resources"), wanted, errors);
+    }
     check_mounts(path, container, scope.volumes, errors);
     check_termination_message(path, container, errors);
     restart::check(path, container, errors);
@@ -225,48 +226,6 @@ fn check_selector(path: &str, selector: &ResourceFieldSelector, all: &BTreeSet<&
         .is_ok_and(|amount| amount.is_zero() || divisors.iter().any(|allowed| Amount::parse(allowed) == Ok(amount)));
     if !allowed {
         errors.invalid(format!("{path}.divisor"), &divisor.0, format!("must be one of {}", divisors.join(", ")));
-    }
-}
-
-/// The amount, if it is one that can be had.
-pub(super) fn check_quantity(path: &str, quantity: &Quantity, errors: &mut Errors) -> Option<Amount> {
-    match Amount::try_from(quantity) {
-        Ok(amount) if amount.is_negative() => {
-            errors.invalid(path, &quantity.0, "must not be negative");
-            None
-        }
-        Ok(amount) => Some(amount),
-        Err(error) => {
-            errors.invalid(path, &quantity.0, error.to_string());
-            None
-        }
-    }
-}
-
-fn check_resources(path: &str, container: &Container, errors: &mut Errors) {
-    let Some(resources) = &container.resources else { return };
-    let none = BTreeMap::new();
-    let mut amounts = |kind: &str, of: &BTreeMap<String, Quantity>| {
-        let check = |(key, quantity): (&String, &Quantity)| {
-            check_quantity(&format!("{path}.resources.{kind}.{key}"), quantity, errors)
-                .map(|amount| (key.clone(), amount))
-        };
-        of.iter().filter_map(check).collect::<BTreeMap<_, _>>()
-    };
-    let limits = amounts("limits", resources.limits.as_ref().unwrap_or(&none));
-    // A request that was filled in from a broken limit is broken in the same way: tell it once.
-    let copied =
-        |key: &String, quantity: &Quantity| resources.limits.as_ref().and_then(|all| all.get(key)) == Some(quantity);
-    let own = resources.requests.iter().flatten().filter(|(key, quantity)| !copied(key, quantity));
-    let requests = amounts("requests", &own.map(|(key, quantity)| (key.clone(), quantity.clone())).collect());
-    for (key, request) in requests {
-        if limits.get(&key).is_some_and(|limit| request > *limit) {
-            let shown = |of: &Option<BTreeMap<String, Quantity>>| {
-                of.as_ref().and_then(|all| all.get(&key)).map(|quantity| quantity.0.clone()).unwrap_or_default()
-            };
-            let message = format!("must be less than or equal to the {key} limit of {}", shown(&resources.limits));
-            errors.invalid(format!("{path}.resources.requests.{key}"), shown(&resources.requests), message);
-        }
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) fn check_host(path: &str, container: &Container, taken: &mut HostPort
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let Some(host_port) = port.host_port.filter(|host_port| *host_port != 0) else { continue };
         let protocol = port.protocol.clone().unwrap_or_default();
-        let message = format!("another port of the pod has this host port for {protocol} already: change one");
+        let shown = crate::field::printable(&protocol);
+        let message = format!("another port of the pod has this host port for {shown} already: change one");
         if !taken.insert((protocol, port.host_ip.clone().unwrap_or_default(), host_port)) {
             errors.invalid(format!("{path}.ports[{index}].hostPort"), host_port, message);
         }

@@ -1,6 +1,6 @@
 //! The pod as a whole: volumes, names and name resolution, policies, users.
 
-use super::{Errors, containers, node};
+use super::{Errors, containers, node, resources};
 use crate::names::{self, LABEL_RULE, SUBDOMAIN_RULE};
 use crate::quantity::Amount;
 use core::net::IpAddr;
@@ -95,7 +95,7 @@ fn check_volumes(volumes: &[Volume], errors: &mut Errors) -> BTreeSet<String> {
         if let Some(empty_dir) = &volume.empty_dir {
             check_medium(&format!("{path}.emptyDir.medium"), empty_dir.medium.as_deref().unwrap_or_default(), errors);
             if let Some(limit) = &empty_dir.size_limit {
-                containers::check_quantity(&format!("{path}.emptyDir.sizeLimit"), limit, errors);
+                resources::check_quantity(&format!("{path}.emptyDir.sizeLimit"), limit, errors);
             }
         }
         if let Some(host_path) = &volume.host_path {

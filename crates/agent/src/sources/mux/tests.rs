@@ -41,7 +41,7 @@ fn of_two_files_with_one_name_the_first_wins_and_the_other_is_told_of_both() {
         mux.update(report(0, vec![file("b.yaml", &[pod("web", "2")]), file("a.yaml", &[pod("web", "1")])]), &|_| false);
     assert_eq!(uids(&mux), ["1"]);
     assert_eq!(conflicts.len(), 1);
-    assert!(conflicts[0].contains("a.yaml") && conflicts[0].contains("b.yaml"), "{conflicts:?}");
+    assert!(conflicts[0].message.contains("a.yaml") && conflicts[0].message.contains("b.yaml"), "{conflicts:?}");
     let manifests = mux.manifests();
     let loser = manifests.iter().find(|m| m.file == "b.yaml").unwrap();
     assert!(loser.error.is_some() && !loser.keeps_last_good && loser.pods == 0);
@@ -88,9 +88,9 @@ fn s_h04_two_pods_of_one_uid_are_refused() {
     let mut mux = Mux::new(2);
     mux.update(report(0, vec![file("a.yaml", &[pod("web", "1")])]), &|_| false);
     let conflicts = mux.update(report(1, vec![file("url", &[pod("api", "1")])]), &|_| false);
-    assert!(conflicts[0].contains("metadata.uid") && conflicts[0].contains("a.yaml"), "{conflicts:?}");
+    assert!(conflicts[0].message.contains("metadata.uid") && conflicts[0].message.contains("a.yaml"), "{conflicts:?}");
     let twice = mux.update(report(1, vec![file("url", &[pod("x", "7"), pod("x", "8")])]), &|_| false);
-    assert!(twice[0].contains("metadata.name"), "{twice:?}");
+    assert!(twice[0].message.contains("metadata.name"), "{twice:?}");
     assert_eq!(uids(&mux), ["1"]);
 }
 

@@ -5,7 +5,7 @@ use lifecycle::{Now, PodMachine};
 use tracing::info;
 
 use super::entry::{self, Entry};
-use super::{Agent, Outbox, Request, Unclaimed};
+use super::{Agent, Outbox, Request, Stored, Unclaimed};
 
 impl Agent {
     /// Ends what runs and nobody wants (rule 7).
@@ -27,6 +27,11 @@ impl Agent {
     }
 
     fn adopt_orphan(&mut self, now: Now, known: Option<Unclaimed>, uid: &str, outbox: &mut Outbox) {
+        if let Some(Stored { pod: Some(pod), memory }) = self.stored.remove(uid) {
+            info!(pod = %pod::full_name(&pod), uid, "ending a pod whose manifest is gone");
+            self.take_over(now, pod, (known, memory), outbox);
+            return self.delete(now, uid, outbox);
+        }
         let key = match &known {
             Some(known) => known.pod.key.clone(),
             None => PodKey { namespace: String::new(), name: String::new(), uid: uid.to_owned() },

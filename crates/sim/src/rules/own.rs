@@ -1,0 +1,135 @@
+//! What holds beyond the thirteen rules: no probe on the dead, hooks once, counts that only rise, stops that leave time,
+//! readiness that outlives the kubelet.
+
+use super::Checker;
+use super::rule_02::MIN_STOP_MS;
+use crate::facts::{Fact, Flight, Known, Seen};
+use crate::marks::{Mark, Marks};
+use lifecycle::{ContainerState, Done, Effect, ObservedState, Outcome, ProbeKind, Stage};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Default)]
+pub(super) struct Own {
+    /// Containers that the present kubelet knows to be dead.
+    dead: BTreeMap<String, String>,
+    hooked: BTreeSet<(String, &'static str)>,
+    /// When each container was last stopped.
+    stopped: BTreeMap<String, u64>,
+    counts: BTreeMap<(String, u64, String), u32>,
+    /// Ready containers with a readiness probe, by UID and container id, as the last kubelet knew them.
+    ready: BTreeMap<(String, String), bool>,
+    /// The same at the present kubelet's start; taken out once checked.
+    ready_before: BTreeMap<(String, String), bool>,
+}
+
+impl Checker for Own {
+    fn name(&self) -> &'static str {
+        "own"
+    }
+
+    fn see(&mut self, fact: &Fact<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+        match fact {
+            Fact::KubeletDied => {
+                self.dead.clear();
+                self.hooked.clear();
+                self.stopped.clear();
+                self.counts.clear();
+                self.ready_before = std::mem::take(&mut self.ready);
+            }
+            // What an earlier machine of the pod knew, a later one has not heard.
+            Fact::Ended { uid, .. } => self.dead.retain(|_, of| of != uid),
+            Fact::Saw { uid, pod, .. } => {
+                let ended = pod.containers.iter().filter(|seen| matches!(seen.state, ObservedState::Exited { .. }));
+                self.dead.extend(ended.map(|seen| (seen.id.clone(), (*uid).to_owned())));
+            }
+            Fact::Issued(flight) => {
+                if let Effect::StopContainer { container_id, .. } = flight.effect()
+                    && self.stopped.insert(container_id.clone(), known.now_ms) == Some(known.now_ms)
+                {
+                    return Err(format!("{container_id} is stopped twice at one moment"));
+                }
+                return self.issued(flight, marks);
+            }
+            Fact::Heard { flight, outcome: Outcome::Ok(Done::Probe { healthy, .. }) } => {
+                if let Effect::Probe { container_id, kind, .. } = flight.effect() {
+                    self.ready_before.remove(&(flight.uid.clone(), container_id.clone()));
+                    if *kind != ProbeKind::Readiness && !healthy {
+                        marks.hit(Mark::ProbeFailedContainer);
+                    }
+                }
+            }
+            Fact::Machine(seen) => return self.machine(seen, known, marks),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Own {
+    fn issued(&mut self, flight: &Flight, marks: &mut Marks) -> Result<(), String> {
+        match flight.effect() {
+            Effect::Probe { container_id, .. } if self.dead.contains_key(container_id) => {
+                Err(format!("{container_id} is dead and is probed"))
+            }
+            Effect::PostStart { container_id, .. } | Effect::PreStop { container_id, .. } => {
+                let (hook, mark) = match flight.effect() {
+                    Effect::PostStart { .. } => ("postStart", Mark::HookRan),
+                    _ => ("preStop", Mark::PreStopRan),
+                };
+                marks.hit(mark);
+                if !self.hooked.insert((container_id.clone(), hook)) {
+                    return Err(format!("{hook} of {container_id} runs twice"));
+                }
+                Ok(())
+            }
+            Effect::StopContainer { container_id, grace_ms } if *grace_ms < MIN_STOP_MS => {
+                Err(format!("{container_id} gets {grace_ms} ms to stop"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn machine(&mut self, seen: &Seen<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+        if seen.report.reason == "DeadlineExceeded" {
+            marks.hit(Mark::DeadlineReached);
+        }
+        for said in &seen.report.containers {
+            let container = (seen.uid.to_owned(), seen.generation, said.name.clone());
+            let former = self.counts.insert(container, said.restart_count).unwrap_or(0);
+            if said.restart_count < former {
+                return Err(format!(
+                    "{}: {} restarted {former} times and then {}",
+                    seen.uid, said.name, said.restart_count
+                ));
+            }
+        }
+        if seen.report.stage == Stage::Syncing && seen.report.observed {
+            self.readiness(seen, known, marks)?;
+        }
+        Ok(())
+    }
+
+    /// A restart of the kubelet alone makes no container ready or unready.
+    fn readiness(&mut self, seen: &Seen<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
+        for said in &seen.report.containers {
+            let plan = seen.machine.plan().containers.iter().find(|of| of.name == said.name);
+            let running = matches!(said.state, ContainerState::Running { .. });
+            if !running || plan.is_none_or(|of| of.readiness.is_none()) {
+                continue;
+            }
+            let container = (seen.uid.to_owned(), said.container_id.clone());
+            if let Some(before) = self.ready_before.remove(&container)
+                && before
+                && !known.forgotten.contains(seen.uid)
+            {
+                // Who is being stopped, or has failed for good, is not ready any more.
+                if !said.ready && !seen.report.phase.is_terminal() {
+                    return Err(format!("{} was ready before the kubelet's restart", said.container_id));
+                }
+                marks.hit(Mark::ReadinessKept);
+            }
+            self.ready.insert(container, said.ready);
+        }
+        Ok(())
+    }
+}
