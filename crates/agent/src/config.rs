@@ -32,7 +32,12 @@ pub struct AgentConfig {
     pub node_labels: BTreeMap<String, String>,
     /// Pods that may run at once; 0 for as many as every kubelet allows, [`MAX_PODS`].
     pub max_pods: u32,
+    /// What a call to the runtime may take by the runtime's own measure; nothing for two minutes.
+    pub call_within: Duration,
 }
+
+/// What a call to the runtime may take where nothing else is said.
+pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(120);
 
 /// Pods on one node where nothing else is said.
 pub const MAX_PODS: u32 = 110;

@@ -11,7 +11,7 @@ use lifecycle::Effect;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
 use crate::effects::{self, World, teardown};
@@ -252,13 +252,14 @@ impl Loop {
             let (world, messages) = (self.world.clone(), self.messages.clone());
             match request {
                 Request::Perform { uid, generation, id, job } => {
-                    let remembered = matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
+                    let remembered =
+                        matches!(job.effect, Effect::RemoveContainer { .. }).then(|| self.memories.written());
                     tokio::spawn(async move {
                         if let Some(remembered) = remembered {
                             remembered.await;
                         }
-                    let performed = effects::perform(world, *job).await;
-                    tell(&messages, Message::Completed { uid, generation, id, performed }).await;
+                        let performed = effects::perform(world, *job).await;
+                        tell(&messages, Message::Completed { uid, generation, id, performed }).await;
                     });
                 }
                 Request::Inspect(uid) => drop(tokio::spawn(inspect(world, uid, messages))),
@@ -302,17 +303,26 @@ async fn tell(messages: &mpsc::Sender<Message>, message: Message) {
 async fn list(world: Arc<World>, messages: mpsc::Sender<Message>) {
     match tokio::time::timeout(ANSWER_WITHIN, observe::list(&*world.runtime)).await {
         Ok(Ok(pods)) => tell(&messages, Message::Listed { pods }).await,
-        Ok(Err(error)) => warn!(%error, "the runtime does not list its pods"),
+        Ok(Err(error)) => not_told(&error, "the runtime does not list its pods"),
         Err(_) => warn!("the runtime did not list its pods within {} s", ANSWER_WITHIN.as_secs()),
     }
 }
 
 async fn inspect(world: Arc<World>, uid: String, messages: mpsc::Sender<Message>) {
     let stamp = clock::mono_ms();
-    match tokio::time::timeout(ANSWER_WITHIN, observe::inspect(&*world.runtime, &uid, &world.messages)).await {
+    let asked = cri::calls::for_pod(uid.as_str().into(), observe::inspect(&*world.runtime, &uid, &world.messages));
+    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(pod)) => tell(&messages, Message::Inspected { uid, stamp, pod }).await,
-        Ok(Err(error)) => warn!(uid, %error, "the runtime does not tell of a pod"),
+        Ok(Err(error)) => not_told(&error, "the runtime does not tell of a pod"),
         Err(_) => warn!(uid, "the runtime did not tell of a pod within {} s", ANSWER_WITHIN.as_secs()),
+    }
+}
+
+/// A runtime that is away is asked again and again; that it is away was said once by whoever watches over its calls.
+fn not_told(error: &cri::Error, what: &str) {
+    match error.code.leaves_outcome_unknown() {
+        true => debug!(%error, "{what}"),
+        false => warn!(%error, "{what}"),
     }
 }
 
@@ -334,7 +344,7 @@ async fn follow_runtime(
                 Ok(events) => Some(events),
                 Err(error) if error.code == Code::Unimplemented => None,
                 Err(error) => {
-                    warn!(%error, "the runtime's events cannot be had");
+                    not_told(&error, "the runtime's events cannot be had");
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }

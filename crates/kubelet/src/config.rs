@@ -2,6 +2,7 @@
 
 pub(crate) mod file;
 mod labels;
+pub(crate) mod runtime;
 
 use crate::cli::RunFlags;
 use file::ConfigFile;
@@ -52,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) log_max_files: u32,
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
+    pub(crate) runtime: runtime::Choice,
+    /// What a call to the runtime may take.
+    pub(crate) call_within: Duration,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
@@ -81,6 +85,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
     };
     let with_file = file.is_some();
     let file = file.unwrap_or_default();
+    let (runtime, call_within) = runtime::choose(flags, &file)?;
     let manifests = flags.pod_manifest_path.clone().or(manifests).or(file.static_pod_path);
     let manifest_url = flags.manifest_url.clone().or(file.static_pod_url).filter(|url| !url.is_empty());
     if manifests.is_none() && manifest_url.is_none() {
@@ -134,6 +139,8 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
         log_max_files,
         node_labels: labels::node_labels(&flags.node_labels)?,
         max_pods: max_pods(flags.max_pods.or(file.max_pods))?,
+        runtime,
+        call_within,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::{Response, Status};
 
-use crate::{Code, Error};
+use crate::{Code, Error, v1};
 
 /// Waits for a call's answer, but not for ever.
 pub(super) async fn within<T>(
@@ -41,6 +41,32 @@ pub(super) fn reserved<T>(answer: Result<T, Error>) -> Result<T, Error> {
             _ => error,
         }
     })
+}
+
+/// What a runtime that does not know the service at all speaks is another version of the protocol.
+pub(super) fn spoken(answer: Result<v1::VersionResponse, Error>) -> Result<v1::VersionResponse, Error> {
+    answer.map_err(|error| match error.code {
+        Code::Unimplemented => Error::failed_precondition(format!(
+            "the runtime does not speak CRI v1, which containerd does from 1.6 on and CRI-O from 1.23 on; if it is one of \
+             these, its CRI plugin is disabled ({})",
+            error.message
+        )),
+        _ => error,
+    })
+}
+
+/// Who makes control groups must name them as the other reads them.
+pub(super) fn fits(version: &v1::VersionResponse, config: v1::RuntimeConfigResponse) -> Result<(), Error> {
+    let Some(linux) = config.linux else { return Ok(()) };
+    match linux.cgroup_driver() {
+        v1::CgroupDriver::Cgroupfs => Ok(()),
+        v1::CgroupDriver::Systemd => Err(Error::failed_precondition(format!(
+            "{} {} has systemd as its cgroup driver, and this kubelet makes control groups itself: let the runtime do the \
+             same (containerd: SystemdCgroup = false in the options of its runc runtime, CRI-O: cgroup_manager = \
+             \"cgroupfs\") and restart it",
+            version.runtime_name, version.runtime_version
+        ))),
+    }
 }
 
 pub(super) fn error_of(call: &str, status: &Status) -> Error {
@@ -90,8 +116,25 @@ mod tests {
     }
 
     #[test]
+    fn a_runtime_that_does_not_fit_is_told_what_to_do() {
+        let version = v1::VersionResponse { runtime_name: "containerd".into(), ..Default::default() };
+        let config = |driver: v1::CgroupDriver| v1::RuntimeConfigResponse {
+            linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver as i32 }),
+        };
+        assert_eq!(fits(&version, config(v1::CgroupDriver::Cgroupfs)), Ok(()));
+        assert_eq!(fits(&version, v1::RuntimeConfigResponse::default()), Ok(()));
+        let refused = fits(&version, config(v1::CgroupDriver::Systemd)).unwrap_err();
+        assert_eq!(refused.code, Code::FailedPrecondition);
+        assert!(refused.message.contains("SystemdCgroup = false"), "{refused}");
+        let old = spoken(Err(Error::unimplemented("unknown service runtime.v1.RuntimeService"))).unwrap_err();
+        assert!(old.code == Code::FailedPrecondition && old.message.contains("CRI v1"), "{old}");
+        assert_eq!(spoken(Err(Error::unavailable("x"))).unwrap_err().code, Code::Unavailable);
+    }
+
+    #[test]
     fn what_nobody_knows_is_unknown_and_no_failure() {
-        for code in [tonic::Code::Unavailable, tonic::Code::Cancelled, tonic::Code::Aborted, tonic::Code::DeadlineExceeded]
+        for code in
+            [tonic::Code::Unavailable, tonic::Code::Cancelled, tonic::Code::Aborted, tonic::Code::DeadlineExceeded]
         {
             assert!(error_of("Status", &Status::new(code, "x")).code.leaves_outcome_unknown(), "{code:?}");
         }

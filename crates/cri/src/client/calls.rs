@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tonic::Request;
 
-use super::answer::{ended, error_of, reserved, within};
+use super::answer::{ended, error_of, fits, reserved, spoken, within};
 use super::{Client, streaming};
-use crate::{Error, ExecSession, Runtime, v1};
+use crate::{Code, Error, ExecSession, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
@@ -40,8 +40,16 @@ macro_rules! call {
 
 #[async_trait]
 impl Runtime for Client {
+    /// Answers once the runtime is known to fit: it speaks version 1 of the protocol, and names control groups by path.
     async fn version(&self, request: v1::VersionRequest) -> Result<v1::VersionResponse, Error> {
-        call!(self.runtime.version(request))
+        let version = spoken(call!(self.runtime.version(request)))?;
+        // Runtimes older than the call are told by their own configuration.
+        match call!(self.runtime.runtime_config(v1::RuntimeConfigRequest {})) {
+            Ok(config) => fits(&version, config)?,
+            Err(error) if error.code == Code::Unimplemented => {}
+            Err(error) => return Err(error),
+        }
+        Ok(version)
     }
 
     async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Error> {
@@ -150,9 +158,8 @@ impl Runtime for Client {
 
     async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {
         // Only the beginning of the stream has a limit.
-        let opened = self.runtime.clone();
-        let mut opened = opened;
-        let opening = opened.get_container_events(Request::new(v1::GetEventsRequest {}));
+        let mut runtime = self.runtime.clone();
+        let opening = runtime.get_container_events(Request::new(v1::GetEventsRequest {}));
         let mut stream = within("get_container_events", self.call_within, opening).await?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         tokio::spawn(async move {

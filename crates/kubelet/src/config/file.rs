@@ -37,6 +37,11 @@ pub(crate) struct ConfigFile {
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) container_log_max_files: Option<u32>,
     pub(crate) max_pods: Option<u32>,
+    pub(crate) container_runtime_endpoint: Option<String>,
+    pub(crate) image_service_endpoint: Option<String>,
+    #[serde(deserialize_with = "go_duration")]
+    pub(crate) runtime_request_timeout: Option<Duration>,
+    pub(crate) cgroup_driver: Option<String>,
 }
 
 /// Fields of the v1beta1 format that exist and have no effect here yet.
@@ -44,14 +49,12 @@ const NOT_YET: &[&str] = &[
     "allowedUnsafeSysctls",
     "authentication",
     "authorization",
-    "cgroupDriver",
     "cgroupsPerQOS",
     "clusterDNS",
     "clusterDomain",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
-    "containerRuntimeEndpoint",
     "contentType",
     "cpuCFSQuota",
     "cpuCFSQuotaPeriod",
@@ -85,7 +88,6 @@ const NOT_YET: &[&str] = &[
     "imageMaximumGCAge",
     "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
     "kernelMemcgNotification",
@@ -124,7 +126,6 @@ const NOT_YET: &[&str] = &[
     "reservedSystemCPUs",
     "rotateCertificates",
     "runOnce",
-    "runtimeRequestTimeout",
     "seccompDefault",
     "serializeImagePulls",
     "serverTLSBootstrap",
