@@ -22,13 +22,13 @@ dir=$(cd "$2" && pwd)
 # Debian sid's containerd beside Debian 12's runc. The suite is taken from the machine's own package source.
 fetch_sid() {
   [ ! -x "$dir/usr/bin/containerd" ] || return 0
-  local work uri key
+  local uri
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  read -r uri key < <(apt-get indextargets --format '$(REPO_URI) $(SIGNED_BY)' 'Identifier: Packages' | head -n 1)
+  uri=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' | head -n 1)
   [ -n "$uri" ] || { echo "this machine has no package source; run \"apt-get update\" as root first" >&2; exit 1; }
   mkdir -p "$work"/{lists/partial,cache/archives/partial,download}
-  echo "deb ${key:+[signed-by=$key] }$uri sid main" > "$work/sources.list"
+  echo "deb $uri sid main" > "$work/sources.list"
   local options=(-q -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists"
     -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
   apt-get "${options[@]}" update >&2

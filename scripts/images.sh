@@ -115,10 +115,10 @@ save() {
 make_pause() {
   local root=$work/pause/root image=$work/pause/image
   mkdir -p "$root" "$image"
-  cp "$(package_file busybox-static /bin/busybox)" "$root/pause"
-  chmod 755 "$root/pause"
-  # 68 years: it is killed when its sandbox ends.
-  save "$root" "$image" kubelet.local/pause:test '["/pause","sleep","2147483647"]'
+  cp "$(package_file busybox-static /bin/busybox)" "$root/sleep"
+  chmod 755 "$root/sleep"
+  # Busybox goes by its own name. 68 years: it is killed when its sandbox ends.
+  save "$root" "$image" kubelet.local/pause:test '["/sleep","2147483647"]'
   pack "$image" "$1"
 }
 
