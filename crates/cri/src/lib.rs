@@ -12,6 +12,8 @@ pub mod keys;
 pub mod names;
 mod redact;
 mod runtime;
+#[cfg(feature = "spdy")]
+pub mod spdy;
 
 pub use error::{Code, Error};
 pub use runtime::{ExecSession, Runtime};

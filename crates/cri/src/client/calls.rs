@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tonic::Request;
 
+use super::Client;
 use super::answer::{ended, error_of, fits, reserved, spoken, within};
-use super::{Client, streaming};
+use super::streaming::{self, OpenError, Transport};
 use crate::{Code, Error, ExecSession, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
@@ -36,6 +37,21 @@ macro_rules! call {
     ($self:ident.$service:ident.$method:ident($message:expr)) => {
         call!($self.$service.$method($message), $self.call_within)
     };
+}
+
+impl Client {
+    async fn streams(
+        &self,
+        url: &str,
+        transport: Transport,
+        streams: (streaming::Wanted, Option<(u16, u16)>),
+    ) -> Result<ExecSession, OpenError> {
+        let late = |_| {
+            let limit = self.call_within.as_secs();
+            OpenError::Failed(Error::deadline_exceeded(format!("exec: the runtime opened no streams within {limit} s")))
+        };
+        tokio::time::timeout(self.call_within, streaming::open(url, transport, streams)).await.map_err(late)?
+    }
 }
 
 #[async_trait]
@@ -132,8 +148,17 @@ impl Runtime for Client {
             stderr: request.stderr,
             tty: request.tty,
         };
+        let url = call!(self.runtime.exec(request.clone()))?.url;
+        match self.streams(&url, Transport::Spdy, (wanted, window)).await {
+            Ok(session) => return Ok(session),
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::Refused(error)) => tracing::debug!(%error, "trying WebSocket"),
+        }
+        // An address is good for one try.
         let url = call!(self.runtime.exec(request))?.url;
-        streaming::open(&url, wanted, window).await
+        self.streams(&url, Transport::WebSocket, (wanted, window)).await.map_err(|error| match error {
+            OpenError::Failed(error) | OpenError::Refused(error) => error,
+        })
     }
 
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

@@ -1,0 +1,148 @@
+//! Streams as SPDY/3.1: one for each channel, made by us, named by a header.
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{OpenError, Wanted, failed, parts, refused};
+use crate::channel;
+use crate::spdy::{Decoder, Encoder, Frame, HeaderMap, PROTOCOL, STREAM_TYPE, UPGRADE};
+
+/// The answer to the upgrade: a status line and a few headers.
+const ANSWER_MAX_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 32 << 10;
+/// Of a refusal's text.
+const REASON_MAX_BYTES: usize = 1 << 10;
+
+pub(super) struct Link {
+    socket: TcpStream,
+    encoder: Encoder,
+    decoder: Decoder,
+    incoming: BytesMut,
+    /// To be sent before anything else.
+    outgoing: BytesMut,
+    /// Stream and channel.
+    streams: Vec<(u32, u8)>,
+}
+
+pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<Link, OpenError> {
+    let (authority, path) = parts(url)?;
+    let mut socket = TcpStream::connect(authority).await.map_err(|error| failed("reach", url, &error))?;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\
+         X-Stream-Protocol-Version: {PROTOCOL}\r\nContent-Length: 0\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.map_err(|error| failed("ask", url, &error))?;
+    let incoming = upgraded(&mut socket, url).await?;
+    let mut link = Link {
+        socket,
+        encoder: Encoder::default(),
+        decoder: Decoder::default(),
+        incoming,
+        outgoing: BytesMut::new(),
+        streams: Vec::new(),
+    };
+    for (wanted, channel, name) in [
+        (true, channel::ERROR, "error"),
+        (wanted.stdin, channel::STDIN, "stdin"),
+        (wanted.stdout, channel::STDOUT, "stdout"),
+        (wanted.stderr_apart(), channel::STDERR, "stderr"),
+        (wanted.tty, channel::RESIZE, "resize"),
+    ] {
+        if wanted {
+            link.open(channel, name).map_err(|error| failed("use", url, &error))?;
+        }
+    }
+    link.flush().await.map_err(|error| failed("use", url, &error))?;
+    Ok(link)
+}
+
+/// Reads the answer; what came behind it belongs to the session.
+async fn upgraded(socket: &mut TcpStream, url: &str) -> Result<BytesMut, OpenError> {
+    let mut answer = BytesMut::new();
+    let end = loop {
+        if let Some(at) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break at + 4;
+        }
+        let length = socket.read_buf(&mut answer).await.map_err(|error| failed("use", url, &error))?;
+        if length == 0 || answer.len() > ANSWER_MAX_BYTES {
+            return Err(failed("use", url, &"it gave no answer to the upgrade"));
+        }
+    };
+    let status = answer[..end].split(|byte| *byte == b'\r').next().unwrap_or_default();
+    if status.split(|byte| *byte == b' ').nth(1) == Some(b"101") {
+        answer.advance(end);
+        return Ok(answer);
+    }
+    let status = String::from_utf8_lossy(status).into_owned();
+    let rest = &answer[end..];
+    let reason = String::from_utf8_lossy(&rest[..rest.len().min(REASON_MAX_BYTES)]);
+    Err(refused(url, &format!("it answered {status}: {}", reason.trim())))
+}
+
+impl Link {
+    fn open(&mut self, channel: u8, name: &str) -> Result<(), String> {
+        // A client's numbers are odd.
+        let stream = u32::try_from(self.streams.len()).map_err(|error| error.to_string())? * 2 + 1;
+        self.streams.push((stream, channel));
+        let headers = HeaderMap::from([(STREAM_TYPE.to_owned(), name.to_owned())]);
+        self.queue(&Frame::Open { stream, headers })
+    }
+
+    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), String> {
+        let Some((channel, payload)) = channel::split(message) else { return Ok(()) };
+        let (channel, payload, last) = match (channel, payload.first()) {
+            (channel::CLOSE, Some(closed)) => (*closed, Bytes::new(), true),
+            _ => (channel, payload, false),
+        };
+        // What was not asked for has no stream: a size without a terminal.
+        let Some((stream, _)) = self.streams.iter().find(|(_, of)| *of == channel) else { return Ok(()) };
+        self.queue(&Frame::Data { stream: *stream, payload, last })?;
+        self.flush().await
+    }
+
+    pub(super) async fn receive(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            self.flush().await?;
+            match self.decoder.decode(&mut self.incoming).map_err(|error| error.to_string())? {
+                Some(Frame::Data { stream, payload, .. }) if !payload.is_empty() => {
+                    let channel = self.streams.iter().find(|(of, _)| *of == stream).map(|(_, channel)| *channel);
+                    if let Some(channel) = channel {
+                        return Ok(Some(channel::frame(channel, &payload)));
+                    }
+                }
+                Some(Frame::Ping { id }) => self.queue(&Frame::Ping { id })?,
+                Some(Frame::Reset { stream, .. })
+                    if self.streams.first().is_some_and(|(error, _)| *error == stream) =>
+                {
+                    return Err("the runtime gave the command's outcome up".to_owned());
+                }
+                Some(_) => {}
+                None => {
+                    self.incoming.reserve(READ_BYTES);
+                    if self.socket.read_buf(&mut self.incoming).await.map_err(|error| error.to_string())? == 0 {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn close(&mut self) {
+        let _queued = self.queue(&Frame::GoAway);
+        let _gone = self.flush().await;
+    }
+
+    fn queue(&mut self, frame: &Frame) -> Result<(), String> {
+        self.encoder.encode(frame, &mut self.outgoing).map_err(|error| error.to_string())
+    }
+
+    /// What was written is taken off at once, so that nothing is sent twice when this is dropped half done.
+    async fn flush(&mut self) -> Result<(), String> {
+        while !self.outgoing.is_empty() {
+            let length = self.socket.write(&self.outgoing).await.map_err(|error| error.to_string())?;
+            self.outgoing.advance(length);
+        }
+        Ok(())
+    }
+}
