@@ -14,6 +14,8 @@ mod redact;
 mod runtime;
 #[cfg(feature = "spdy")]
 pub mod spdy;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use error::{Code, Error};
 pub use runtime::{ExecSession, Runtime};
