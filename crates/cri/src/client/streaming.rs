@@ -59,9 +59,15 @@ pub(super) async fn open(
     transport: Transport,
     (wanted, window): (Wanted, Option<(u16, u16)>),
 ) -> Result<ExecSession, OpenError> {
-    let link = match transport {
-        Transport::Spdy => Link::Spdy(Box::new(spdy::connect(url, wanted).await?)),
-        Transport::WebSocket => Link::WebSocket(Box::new(websocket::connect(url).await?)),
+    let (writer, reader) = match transport {
+        Transport::Spdy => {
+            let (writer, reader) = spdy::connect(url, wanted).await?;
+            (Writer::Spdy(Box::new(writer)), Reader::Spdy(Box::new(reader)))
+        }
+        Transport::WebSocket => {
+            let (writer, reader) = websocket::connect(url).await?;
+            (Writer::WebSocket(Box::new(writer)), Reader::WebSocket(Box::new(reader)))
+        }
     };
     let pipe = |wanted: bool| wanted.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
     let (stdin, our_stdin) = pipe(wanted.stdin);
@@ -79,7 +85,11 @@ pub(super) async fn open(
     }
     tokio::spawn(send_sizes(sizes, frames));
     tokio::spawn(async move {
-        let outcome = converse(link, queued, (our_stdout, our_stderr)).await;
+        let (over, until) = oneshot::channel();
+        // Apart from each other: a command that writes while it reads must not wait for us to do the same.
+        tokio::spawn(write(writer, queued, until));
+        let outcome = read(reader, (our_stdout, our_stderr)).await;
+        drop(over);
         // Whoever wanted to know may have gone.
         let _gone = ended.send(outcome);
     });
@@ -92,33 +102,55 @@ pub(super) async fn open(
     })
 }
 
-enum Link {
-    Spdy(Box<spdy::Link>),
-    WebSocket(Box<websocket::Link>),
+enum Writer {
+    Spdy(Box<spdy::Writer>),
+    WebSocket(Box<websocket::Writer>),
 }
 
-impl Link {
+impl Writer {
     /// Sends a message of a channel; [`channel::CLOSE`] ends one, where that can be said.
     async fn send(&mut self, message: Bytes) -> Result<(), String> {
         match self {
-            Self::Spdy(link) => link.send(message).await,
-            Self::WebSocket(link) => link.send(message).await,
+            Self::Spdy(writer) => writer.send(message).await,
+            Self::WebSocket(writer) => writer.send(message).await,
         }
     }
 
-    /// The next message; none at the end. Nothing is lost when it is dropped while it waits.
-    async fn receive(&mut self) -> Result<Option<Bytes>, String> {
+    /// Waits for a ping that is to be answered. WebSocket's are answered where they are read.
+    async fn pinged(&mut self) -> u32 {
         match self {
-            Self::Spdy(link) => link.receive().await,
-            Self::WebSocket(link) => link.receive().await,
+            Self::Spdy(writer) => writer.pinged().await,
+            Self::WebSocket(_) => std::future::pending().await,
+        }
+    }
+
+    async fn answer_ping(&mut self, id: u32) -> Result<(), String> {
+        match self {
+            Self::Spdy(writer) => writer.answer_ping(id).await,
+            Self::WebSocket(_) => Ok(()),
         }
     }
 
     /// Says farewell; that the other end is not there any more to hear it does not matter.
     async fn close(&mut self) {
         match self {
-            Self::Spdy(link) => link.close().await,
-            Self::WebSocket(link) => link.close().await,
+            Self::Spdy(writer) => writer.close().await,
+            Self::WebSocket(writer) => writer.close().await,
+        }
+    }
+}
+
+enum Reader {
+    Spdy(Box<spdy::Reader>),
+    WebSocket(Box<websocket::Reader>),
+}
+
+impl Reader {
+    /// The next message; none at the end.
+    async fn receive(&mut self) -> Result<Option<Bytes>, String> {
+        match self {
+            Self::Spdy(reader) => reader.receive().await,
+            Self::WebSocket(reader) => reader.receive().await,
         }
     }
 }
@@ -146,33 +178,49 @@ fn shown(url: &str) -> &str {
     url.rsplit_once('/').map_or(url, |(shown, _)| shown)
 }
 
-/// Carries messages both ways until the error channel tells how the command ended.
-async fn converse(
-    mut link: Link,
-    mut queued: mpsc::Receiver<Bytes>,
+/// Sends what is queued until the session is over. One that broke off is noticed where it is read.
+async fn write(mut writer: Writer, mut queued: mpsc::Receiver<Bytes>, over: oneshot::Receiver<()>) {
+    let work = async {
+        let mut speaking = true;
+        loop {
+            let sent = tokio::select! {
+                message = queued.recv(), if speaking => match message {
+                    Some(message) => writer.send(message).await,
+                    // Nothing more to say is no farewell.
+                    None => {
+                        speaking = false;
+                        Ok(())
+                    }
+                },
+                id = writer.pinged() => writer.answer_ping(id).await,
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        _ = over => {}
+    }
+    writer.close().await;
+}
+
+/// Passes the output on until the error channel tells how the command ended.
+async fn read(
+    mut reader: Reader,
     (mut stdout, mut stderr): (Option<DuplexStream>, Option<DuplexStream>),
 ) -> Result<i32, Error> {
     let broken = |error: &str| {
         Error::unavailable(format!("exec: the session broke off, the command's end was not seen: {error}"))
     };
-    let mut sending = true;
     loop {
-        let message = tokio::select! {
-            message = queued.recv(), if sending => {
-                match message {
-                    Some(message) => link.send(message).await.map_err(|error| broken(&error))?,
-                    None => sending = false,
-                }
-                continue;
-            }
-            message = link.receive() => message,
-        };
-        let message = message.map_err(|error| broken(&error))?.ok_or_else(|| broken("the runtime closed it"))?;
+        let message = reader.receive().await.map_err(|error| broken(&error))?;
+        let message = message.ok_or_else(|| broken("the runtime closed it"))?;
         match channel::split(message) {
             Some((channel::STDOUT, bytes)) => pass(&mut stdout, &bytes).await,
             Some((channel::STDERR, bytes)) => pass(&mut stderr, &bytes).await,
             Some((channel::ERROR, bytes)) if !bytes.is_empty() => {
-                link.close().await;
                 return match Outcome::parse(&bytes) {
                     Outcome::Success => Ok(0),
                     Outcome::ExitCode { code } => Ok(code),

@@ -3,6 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 
 use super::{OpenError, Wanted, failed, parts, refused};
 use crate::channel;
@@ -11,21 +13,30 @@ use crate::spdy::{Decoder, Encoder, Frame, HeaderMap, PROTOCOL, STREAM_TYPE, UPG
 /// The answer to the upgrade: a status line and a few headers.
 const ANSWER_MAX_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 32 << 10;
+/// Pings that wait for their answer.
+const PINGS: usize = 4;
 /// Of a refusal's text.
 const REASON_MAX_BYTES: usize = 1 << 10;
 
-pub(super) struct Link {
-    socket: TcpStream,
+pub(super) struct Writer {
+    socket: OwnedWriteHalf,
     encoder: Encoder,
-    decoder: Decoder,
-    incoming: BytesMut,
-    /// To be sent before anything else.
     outgoing: BytesMut,
     /// Stream and channel.
     streams: Vec<(u32, u8)>,
+    pings: mpsc::Receiver<u32>,
 }
 
-pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<Link, OpenError> {
+pub(super) struct Reader {
+    socket: OwnedReadHalf,
+    decoder: Decoder,
+    incoming: BytesMut,
+    streams: Vec<(u32, u8)>,
+    /// To be sent back.
+    pings: mpsc::Sender<u32>,
+}
+
+pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<(Writer, Reader), OpenError> {
     let (authority, path) = parts(url)?;
     let mut socket = TcpStream::connect(authority).await.map_err(|error| failed("reach", url, &error))?;
     let request = format!(
@@ -34,14 +45,10 @@ pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<Link, OpenError
     );
     socket.write_all(request.as_bytes()).await.map_err(|error| failed("ask", url, &error))?;
     let incoming = upgraded(&mut socket, url).await?;
-    let mut link = Link {
-        socket,
-        encoder: Encoder::default(),
-        decoder: Decoder::default(),
-        incoming,
-        outgoing: BytesMut::new(),
-        streams: Vec::new(),
-    };
+    let (reading, writing) = socket.into_split();
+    let (sender, pings) = mpsc::channel(PINGS);
+    let mut writer =
+        Writer { socket: writing, encoder: Encoder::default(), outgoing: BytesMut::new(), streams: Vec::new(), pings };
     for (wanted, channel, name) in [
         (true, channel::ERROR, "error"),
         (wanted.stdin, channel::STDIN, "stdin"),
@@ -50,11 +57,12 @@ pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<Link, OpenError
         (wanted.tty, channel::RESIZE, "resize"),
     ] {
         if wanted {
-            link.open(channel, name).map_err(|error| failed("use", url, &error))?;
+            writer.open(channel, name).map_err(|error| failed("use", url, &error))?;
         }
     }
-    link.flush().await.map_err(|error| failed("use", url, &error))?;
-    Ok(link)
+    writer.flush().await.map_err(|error| failed("use", url, &error))?;
+    let streams = writer.streams.clone();
+    Ok((writer, Reader { socket: reading, decoder: Decoder::default(), incoming, streams, pings: sender }))
 }
 
 /// Reads the answer; what came behind it belongs to the session.
@@ -80,7 +88,7 @@ async fn upgraded(socket: &mut TcpStream, url: &str) -> Result<BytesMut, OpenErr
     Err(refused(url, &format!("it answered {status}: {}", reason.trim())))
 }
 
-impl Link {
+impl Writer {
     fn open(&mut self, channel: u8, name: &str) -> Result<(), String> {
         // A client's numbers are odd.
         let stream = u32::try_from(self.streams.len()).map_err(|error| error.to_string())? * 2 + 1;
@@ -101,9 +109,36 @@ impl Link {
         self.flush().await
     }
 
+    /// Waits for a ping; never ready when there will be none.
+    pub(super) async fn pinged(&mut self) -> u32 {
+        match self.pings.recv().await {
+            Some(id) => id,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn answer_ping(&mut self, id: u32) -> Result<(), String> {
+        self.queue(&Frame::Ping { id })?;
+        self.flush().await
+    }
+
+    pub(super) async fn close(&mut self) {
+        let _queued = self.queue(&Frame::GoAway);
+        let _gone = self.flush().await;
+    }
+
+    fn queue(&mut self, frame: &Frame) -> Result<(), String> {
+        self.encoder.encode(frame, &mut self.outgoing).map_err(|error| error.to_string())
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        self.socket.write_all_buf(&mut self.outgoing).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Reader {
     pub(super) async fn receive(&mut self) -> Result<Option<Bytes>, String> {
         loop {
-            self.flush().await?;
             match self.decoder.decode(&mut self.incoming).map_err(|error| error.to_string())? {
                 Some(Frame::Data { stream, payload, .. }) if !payload.is_empty() => {
                     let channel = self.streams.iter().find(|(of, _)| *of == stream).map(|(_, channel)| *channel);
@@ -111,7 +146,8 @@ impl Link {
                         return Ok(Some(channel::frame(channel, &payload)));
                     }
                 }
-                Some(Frame::Ping { id }) => self.queue(&Frame::Ping { id })?,
+                // One of many that waits already says as much.
+                Some(Frame::Ping { id }) => drop(self.pings.try_send(id)),
                 Some(Frame::Reset { stream, .. })
                     if self.streams.first().is_some_and(|(error, _)| *error == stream) =>
                 {
@@ -126,23 +162,5 @@ impl Link {
                 }
             }
         }
-    }
-
-    pub(super) async fn close(&mut self) {
-        let _queued = self.queue(&Frame::GoAway);
-        let _gone = self.flush().await;
-    }
-
-    fn queue(&mut self, frame: &Frame) -> Result<(), String> {
-        self.encoder.encode(frame, &mut self.outgoing).map_err(|error| error.to_string())
-    }
-
-    /// What was written is taken off at once, so that nothing is sent twice when this is dropped half done.
-    async fn flush(&mut self) -> Result<(), String> {
-        while !self.outgoing.is_empty() {
-            let length = self.socket.write(&self.outgoing).await.map_err(|error| error.to_string())?;
-            self.outgoing.advance(length);
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Streams over WebSocket: each message begins with its channel.
 
 use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -9,13 +10,19 @@ use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest, h
 use super::{OpenError, failed, parts, refused};
 use crate::channel::{self, PROTOCOL_V4, PROTOCOL_V5};
 
-pub(super) struct Link {
-    socket: WebSocketStream<TcpStream>,
+type Socket = WebSocketStream<TcpStream>;
+
+pub(super) struct Writer {
+    socket: SplitSink<Socket, Message>,
     /// The older subprotocol cannot end a channel without ending the session.
     closes: bool,
 }
 
-pub(super) async fn connect(url: &str) -> Result<Link, OpenError> {
+pub(super) struct Reader {
+    socket: SplitStream<Socket>,
+}
+
+pub(super) async fn connect(url: &str) -> Result<(Writer, Reader), OpenError> {
     let (authority, path) = parts(url)?;
     let mut request =
         format!("ws://{authority}{path}").into_client_request().map_err(|error| failed("parse", url, &error))?;
@@ -31,10 +38,12 @@ pub(super) async fn connect(url: &str) -> Result<Link, OpenError> {
         error => failed("use", url, &error),
     })?;
     let chosen = response.headers().get("sec-websocket-protocol");
-    Ok(Link { socket, closes: chosen.is_some_and(|name| name == PROTOCOL_V5) })
+    let closes = chosen.is_some_and(|name| name == PROTOCOL_V5);
+    let (sink, stream) = socket.split();
+    Ok((Writer { socket: sink, closes }, Reader { socket: stream }))
 }
 
-impl Link {
+impl Writer {
     pub(super) async fn send(&mut self, message: Bytes) -> Result<(), String> {
         if message.first() == Some(&channel::CLOSE) && !self.closes {
             return Ok(());
@@ -42,6 +51,12 @@ impl Link {
         self.socket.send(Message::Binary(message)).await.map_err(|error| error.to_string())
     }
 
+    pub(super) async fn close(&mut self) {
+        let _gone = self.socket.close().await;
+    }
+}
+
+impl Reader {
     pub(super) async fn receive(&mut self) -> Result<Option<Bytes>, String> {
         loop {
             match self.socket.next().await {
@@ -51,9 +66,5 @@ impl Link {
                 None => return Ok(None),
             }
         }
-    }
-
-    pub(super) async fn close(&mut self) {
-        let _gone = self.socket.close(None).await;
     }
 }
