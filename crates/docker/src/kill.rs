@@ -13,7 +13,9 @@ const MAX_PROCESSES: usize = 4096;
 /// Each is held by a descriptor before it is verified to be in the container, so that no other process can be meant. Those
 /// that found another parent before are not found: their own parent has ended.
 pub(crate) fn signal_tree(pid: i64, container_id: &str, signal: Signal) -> bool {
-    let Some(root) = i32::try_from(pid).ok().and_then(|pid| open(pid, container_id)) else { return false };
+    let Some(root) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(|pid| open(pid, container_id)) else {
+        return false;
+    };
     let mut found = vec![root];
     let mut next = 0;
     while next < found.len() && found.len() < MAX_PROCESSES {
@@ -57,10 +59,11 @@ mod tests {
     #[test]
     fn a_process_elsewhere_is_never_meant() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        assert!(!signal_tree(i64::from(child.id()), &"0".repeat(64), Signal::KILL));
-        assert!(!signal_tree(0, "", Signal::KILL) && !signal_tree(-1, "", Signal::KILL));
-        assert!(child.try_wait().unwrap().is_none());
+        let found = [i64::from(child.id()), 0, -1, i64::MAX].map(|pid| signal_tree(pid, &"0".repeat(64), Signal::KILL));
+        let alive = child.try_wait();
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!(found, [false; 4]);
+        assert!(alive.unwrap().is_none());
     }
 }
