@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tonic::{Response, Status};
+use tonic::{Response, Status, TimeoutExpired};
 
 use crate::{Code, Error, v1};
 
@@ -30,12 +30,15 @@ pub(super) fn ended<T: Default>(answer: Result<T, Error>) -> Result<T, Error> {
     }
 }
 
-/// Runtimes keep an index of names and refuse a second object of one name, each with a text of its own and no code.
+/// Runtimes keep an index of names and refuse a second object of one name, each with a text and a
+/// code of its own.
 pub(super) fn reserved<T>(answer: Result<T, Error>) -> Result<T, Error> {
     answer.map_err(|error| {
         let taken = ["is reserved for", "name is reserved", "already in use", "already exists"];
         match error.code {
-            Code::Unknown | Code::Internal if taken.iter().any(|text| error.message.contains(text)) => {
+            Code::Unknown | Code::Internal | Code::FailedPrecondition
+                if taken.iter().any(|text| error.message.contains(text)) =>
+            {
                 Error::already_exists(error.message)
             }
             _ => error,
@@ -70,6 +73,11 @@ pub(super) fn fits(version: &v1::VersionResponse, config: v1::RuntimeConfigRespo
 }
 
 pub(super) fn error_of(call: &str, status: &Status) -> Error {
+    let sources = || std::iter::successors(std::error::Error::source(status), |error| error.source());
+    // The limit that goes with a call is minded on this side as well, and then it is no word of the runtime's.
+    if sources().any(|source| source.is::<TimeoutExpired>()) {
+        return Error::deadline_exceeded(format!("{call}: the runtime gave no answer in time"));
+    }
     let code = match status.code() {
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Code::InvalidArgument,
         tonic::Code::NotFound => Code::NotFound,
@@ -87,7 +95,7 @@ pub(super) fn error_of(call: &str, status: &Status) -> Error {
         tonic::Code::Unknown | tonic::Code::Ok => Code::Unknown,
     };
     // The transport's own errors say little themselves; what caused them does.
-    let cause = std::iter::successors(std::error::Error::source(status), |error| error.source()).last();
+    let cause = sources().last();
     let message = match cause {
         Some(cause) => format!("{call}: {}: {cause}", status.message()),
         None => format!("{call}: {}", status.message()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use tonic::Request;
+use tonic::{Request, Status, Streaming};
 
 use super::Client;
 use super::answer::{ended, error_of, fits, reserved, spoken, within};
@@ -13,6 +13,9 @@ use crate::{Code, Error, ExecSession, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
+const EVENTS_CALL: &str = "get_container_events";
+/// A runtime that has no events says so at once.
+const REFUSAL_WITHIN: Duration = Duration::from_millis(50);
 /// Beyond the time that a call is to wait by its nature.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -182,32 +185,58 @@ impl Runtime for Client {
     }
 
     async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {
-        // Only the beginning of the stream has a limit.
         let mut runtime = self.runtime.clone();
-        let opening = runtime.get_container_events(Request::new(v1::GetEventsRequest {}));
-        let mut stream = within("get_container_events", self.call_within, opening).await?;
+        let mut opening = Box::pin(async move { runtime.get_container_events(v1::GetEventsRequest {}).await });
+        // Some runtimes say nothing before there is a first event. What was asked later and is answered tells that this
+        // was heard, and who has no events has said so by then.
+        let heard = async {
+            let heard = call!(self.runtime.version(v1::VersionRequest::default()));
+            tokio::time::sleep(REFUSAL_WITHIN).await;
+            heard
+        };
+        let opened = tokio::select! {
+            biased;
+            answer = &mut opening => Some(answer.map_err(|status| error_of(EVENTS_CALL, &status))?),
+            heard = heard => {
+                heard?;
+                None
+            }
+        };
         let (sender, receiver) = mpsc::channel(EVENTS);
         tokio::spawn(async move {
-            loop {
-                tokio::select! {
+            let opened = match opened {
+                Some(opened) => Ok(opened),
+                None => tokio::select! {
                     () = sender.closed() => return,
-                    event = stream.message() => match event {
-                        Ok(Some(event)) => {
-                            // Full: the reader is told by the channel's end.
-                            if sender.try_send(event).is_err() {
-                                return;
-                            }
-                        }
-                        Ok(None) => return,
-                        Err(status) => {
-                            let error = error_of("get_container_events", &status);
-                            tracing::debug!(%error, "the runtime's events broke off");
-                            return;
-                        }
-                    },
-                }
+                    answer = opening => answer,
+                },
+            };
+            let passed = match opened {
+                Ok(opened) => pass_on(opened.into_inner(), sender).await,
+                Err(status) => Err(status),
+            };
+            if let Err(status) = passed {
+                let error = error_of(EVENTS_CALL, &status);
+                tracing::debug!(%error, "the runtime's events broke off");
             }
         });
         Ok(receiver)
+    }
+}
+
+/// Until the stream ends, or its reader goes or falls behind: the channel's end tells him.
+async fn pass_on(
+    mut events: Streaming<v1::ContainerEventResponse>,
+    to: mpsc::Sender<v1::ContainerEventResponse>,
+) -> Result<(), Status> {
+    loop {
+        let event = tokio::select! {
+            () = to.closed() => return Ok(()),
+            event = events.message() => event?,
+        };
+        let Some(event) = event else { return Ok(()) };
+        if to.try_send(event).is_err() {
+            return Ok(());
+        }
     }
 }
