@@ -60,7 +60,7 @@ state = "$dir/state"
 END
   cat > "$dir/cni/conf/10-pods.conflist" <<END
 {"cniVersion":"0.4.0","name":"t$number","plugins":[{"type":"bridge","bridge":"ct$((number % 1000000))","isGateway":true,
-"ipMasq":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.2$((number % 50)).$((number / 50 % 250)).0/24"}]],
+"ipam":{"type":"host-local","ranges":[[{"subnet":"10.2$((number % 50)).$((number / 50 % 250)).0/24"}]],
 "routes":[{"dst":"0.0.0.0/0"}],"dataDir":"$dir/cni/data"}}]}
 END
 }
@@ -94,6 +94,19 @@ start() {
   done
 }
 
+# forget_networks NUMBER: the plugins note what they made, for each sandbox that was not removed.
+forget_networks() {
+  local note id netns
+  for note in "/var/lib/cni/results/t$1-"*; do
+    [ -e "$note" ] || continue
+    netns=$(sed -n 's|.*"netns":"/var/run/netns/\([^"/]*\)".*|\1|p' "$note")
+    [ -z "$netns" ] || ip netns delete "$netns" || true
+    id=${note#"/var/lib/cni/results/t$1-"}
+    rm -f "$note" "/var/lib/cni/results/cni-loopback-${id%-eth0}-lo"
+  done
+  ip link delete "ct$(($1 % 1000000))" 2> /dev/null || true
+}
+
 # What the tests removed through containerd is gone already; this is for what they left.
 stop() {
   local pid ctr=(ctr --address "$dir/containerd.sock" --namespace k8s.io)
@@ -112,7 +125,7 @@ stop() {
     umount -l "$mounted" || true
   done
   if [ -e "$dir/cni/conf/10-pods.conflist" ]; then
-    ip link delete "$(sed -n 's/.*"bridge":"\(ct[0-9]*\)".*/\1/p' "$dir/cni/conf/10-pods.conflist")" 2> /dev/null || true
+    forget_networks "$(printf '%s' "$dir" | cksum | cut -d' ' -f1)"
   fi
   rm -rf "$dir"
 }
