@@ -150,6 +150,10 @@ impl Machine {
         self.dir.join("kubelet.log")
     }
 
+    pub fn is_running(&self) -> bool {
+        self.kubelet.is_some()
+    }
+
     pub fn kubelet_pid(&self) -> u32 {
         self.kubelet.as_ref().expect("the kubelet runs").id()
     }

@@ -141,6 +141,13 @@ pub fn probe(handler: Value) -> Value {
     probe
 }
 
+/// What a probe execs to say yes or no of a container that has started: before that its process would not hear the
+/// signal that a no brings, as the kernel keeps from an init what it does not handle.
+pub fn looks(condition: &str) -> Value {
+    let script = format!("until [ -e /tmp/started ]; do usleep 5000; done; {condition}");
+    json!({"exec": {"command": ["/bin/sh", "-c", script]}})
+}
+
 /// A probe that succeeds once the container has told `Started`.
 pub fn once_started() -> Value {
     let mut probe = probe(json!({"exec": {"command": ["test", "-e", "/tmp/started"]}}));
@@ -201,7 +208,7 @@ impl Play {
     pub fn lasting(self) -> Play {
         let uid = format!(
             "5107e000-0000-4000-8000-{:012x}",
-            self.name.bytes().fold(7u64, |sum, b| sum * 31 + u64::from(b)) & 0xffff_ffff_ffff
+            self.name.bytes().fold(7u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b))) & 0xffff_ffff_ffff
         );
         self.metadata("uid", json!(uid))
     }
@@ -352,7 +359,7 @@ impl Machine {
             if story.count(line) >= times {
                 return Ok(story);
             }
-            let status = self.pod(pod).map(|pod| pod["status"].to_string());
+            let status = self.is_running().then(|| self.pod(pod)).flatten().map(|pod| pod["status"].to_string());
             Err(format!("{:#?}; status: {status:?}; log:\n{}", story.lines(), self.log()))
         })
     }
@@ -380,6 +387,34 @@ impl Machine {
     #[track_caller]
     pub fn await_ready(&self, pod: &str) -> Value {
         self.await_pod(pod, |found| condition(found, "Ready")["status"] == "True")
+    }
+
+    /// What the kubelet would know of the pod after a power cut says what its status says: it is written a moment later.
+    #[track_caller]
+    pub fn await_remembered(&self, pod: &str) {
+        await_some(&format!("the memory of pod {pod}"), || {
+            let found = self.pod(pod).ok_or("no such pod")?;
+            let uid = found["metadata"]["uid"].as_str().unwrap_or_default();
+            let path = self.dir.join("root/pods").join(uid).join("state.json");
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let memory: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let known = |status: &Value| {
+                if status["containerID"].as_str().unwrap_or_default().is_empty() {
+                    return true;
+                }
+                let memories = memory["containers"].as_array().into_iter().flatten();
+                memories.filter(|memory| memory["name"] == status["name"]).any(|memory| {
+                    let id = memory["container_id"].as_str().unwrap_or_default();
+                    let same = !id.is_empty() && status["containerID"].as_str().is_some_and(|full| full.ends_with(id));
+                    // An init container that runs counts as ready there, and is shown as what it is.
+                    let holds = |what: &str| status[what] != true || memory[what] == true;
+                    same && memory["attempt"] == status["restartCount"] && holds("started") && holds("ready")
+                })
+            };
+            let lists = ["initContainerStatuses", "containerStatuses"];
+            let all = lists.iter().all(|list| found["status"][list].as_array().into_iter().flatten().all(known));
+            if all { Ok(()) } else { Err(format!("{text}\nagainst {}", found["status"])) }
+        });
     }
 
     /// Takes the manifest away and watches the pod without pause until it is gone: what was last seen of it.

@@ -82,8 +82,13 @@ fn check_validates_without_a_kubelet() {
         (good.replace("restartPolicy: Always", "restartPolicy: Sometimes"), "spec.restartPolicy"),
         (good.replace("imagePullPolicy", "imagePullPolice"), "imagePullPolice"),
         (good.replace("name: main", "name: Main"), "spec.containers[0].name"),
-        (good.clone() + "    livenessProbe: {exec: {command: [x]}}\n", "not supported yet"),
-        (good.clone() + "  initContainers: [{name: i, image: busybox}]\n", "not supported yet"),
+        (good.clone() + "    livenessProbe: {periodSeconds: 5}\n", "livenessProbe"),
+        (
+            good.clone() + "    readinessProbe: {exec: {command: [x]}, terminationGracePeriodSeconds: 1}\n",
+            "readinessProbe",
+        ),
+        (good.clone() + "  initContainers: [{name: main, image: busybox}]\n", "another container has this name"),
+        (good.clone() + "  runtimeClassName: other\n", "not supported yet"),
         (good.clone() + "    volumeMounts: [{name: v, mountPath: /v}]\n", "volumeMounts"),
     ] {
         let (code, told) = check("bad.yaml", &bad);

@@ -135,6 +135,7 @@ fn should_restart_the_containers_in_right_order_after_the_node_reboot() {
     machine.play(&three_inits("Always").main(Part::forever("main")));
     machine.await_told("a", "main Started", 1);
     let before = machine.await_ready("a");
+    machine.await_remembered("a");
     machine.reboot();
     let story = machine.await_told("a", "main Started", 2);
     story.one_after_another(&["init-1", "init-2", "init-3", "main"]);
@@ -160,6 +161,7 @@ fn kubelet_restart(initialized: bool, forget: bool) {
     let running = if initialized { "main" } else { "init-3" };
     let pod = machine.await_pod("a", |pod| is(pod, running, "running"));
     machine.await_told("a", &format!("{running} Started"), 1);
+    machine.await_remembered("a");
     machine.kill_kubelet();
     if forget {
         for init in ["init-1", "init-2", "init-3"].iter().filter(|init| **init != running) {

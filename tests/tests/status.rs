@@ -159,7 +159,7 @@ fn ends_are_told_by_their_causes() {
         let pod = machine.await_phase(name, phase);
         assert_eq!(ended(&pod, "main"), (code, reason.to_owned()), "{}", pod["status"]);
         let terminated = &status(&pod, "main")["state"]["terminated"];
-        for field in ["startedAt", "finishedAt", "containerID"] {
+        for field in ["finishedAt", "containerID"] {
             assert!(terminated[field].is_string(), "{field} of {name}: {terminated}");
         }
     }
@@ -183,6 +183,7 @@ fn restart_counts_rise_and_outlive_the_kubelet_and_the_boot() {
     machine.start_kubelet();
     let pod = machine.await_pod("a", |pod| restarts(pod, "main") == 1 && is(pod, "main", "running"));
     assert_eq!(status(&pod, "main")["lastState"]["terminated"]["exitCode"], 4);
+    machine.await_remembered("a");
     machine.reboot();
     machine.await_told("a", "main Started", 3);
     machine.await_pod("a", |pod| restarts(pod, "main") == 2 && is(pod, "main", "running"));
@@ -269,6 +270,17 @@ fn what_cannot_run_here_is_rejected_and_never_started() {
         &json!({"nodeSelector": {"disk": "ssd", "kubernetes.io/os": "linux"}, "containers": [with(json!({}))]}),
     );
     machine.await_running("fits", "main");
+    machine.finish();
+}
+
+#[test]
+fn more_pods_than_the_node_takes_are_rejected() {
+    let machine = Machine::start(Options { flags: vec!["--max-pods=1".into()], ..Options::default() });
+    pod(&machine, "first", &json!({"containers": [sh("main", SLEEP)]}));
+    machine.await_running("first", "main");
+    pod(&machine, "second", &json!({"containers": [sh("main", SLEEP)]}));
+    let second = machine.await_phase("second", "Failed");
+    assert_eq!(second["status"]["reason"], "OutOfpods", "{}", second["status"]);
     machine.finish();
 }
 

@@ -1,9 +1,9 @@
 //! Another image for a container of a pod that keeps its identity (its manifest gives a UID): what restarts and what does
 //! not. Both names mean one image, so that nothing but the name tells the versions apart.
 
-use e2e::story::{OTHER_NAME, is, probe, restarts, status};
+use e2e::story::{OTHER_NAME, is, looks, probe, restarts, status};
 use e2e::{Machine, Options, Part, Play, Term};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 
@@ -100,7 +100,7 @@ fn should_not_start_a_regular_container_restart_policy_never() {
 
 /// Fails until the flag `healthy` is there.
 fn unhealthy() -> Value {
-    probe(json!({"exec": {"command": ["test", "-e", "/story/healthy"]}}))
+    probe(looks("test -e /story/healthy"))
 }
 
 /// After a probe has killed the container it runs from the image it is given then, whichever of the two probes it was.
@@ -114,6 +114,7 @@ fn updated_after_a_probe(policy: &str) {
         machine.open(&name, "healthy");
         machine.play(&play.with_image_renamed("main"));
         machine.await_pod(&name, |pod| image(pod, "main") == OTHER_NAME && restarts(pod, "main") > 1);
+        machine.await_told(&name, "main Started", 3);
     }
     machine.finish();
 }
@@ -143,6 +144,7 @@ fn sidecar_updated_after_a_probe(policy: &str) {
         machine.open(&name, "healthy");
         machine.play(&play.with_image_renamed("sidecar-2"));
         machine.await_pod(&name, |pod| image(pod, "sidecar-2") == OTHER_NAME && restarts(pod, "sidecar-2") > 1);
+        machine.await_told(&name, "sidecar-2 Started", 3);
         machine.await_told(&name, "main Started", 1).starts("sidecar-1", 1);
         machine.story(&name).starts("main", 1);
     }

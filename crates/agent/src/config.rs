@@ -30,6 +30,8 @@ pub struct AgentConfig {
     /// What `nodeSelector` and node affinity are compared with, beside the labels that every node of this name, system
     /// and architecture has.
     pub node_labels: BTreeMap<String, String>,
+    /// The longest a container that keeps failing waits for its restart; 0 for as long as every kubelet lets it.
+    pub max_restart_delay_ms: u64,
     /// Pods that may run at once; 0 for as many as every kubelet allows, [`MAX_PODS`].
     pub max_pods: u32,
     /// What a call to the runtime may take by the runtime's own measure; nothing for two minutes.

@@ -107,9 +107,9 @@ impl AgentHandle {
     /// first. Told until newer ones take its place, and not after the kubelet has ended.
     pub async fn events(&self, pod: Option<(&str, &str)>) -> Vec<Event> {
         let history = self.ask(Query::Events).await.unwrap_or_default();
-        let asked = history.iter().filter(|record| {
-            pod.is_none_or(|(namespace, name)| record.is_of(namespace, name, &self.suffixed(name)))
-        });
+        let asked = history
+            .iter()
+            .filter(|record| pod.is_none_or(|(namespace, name)| record.is_of(namespace, name, &self.suffixed(name))));
         asked.map(|record| record.to_v1(&self.node.node_name)).collect()
     }
 

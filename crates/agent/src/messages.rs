@@ -130,9 +130,11 @@ pub(crate) fn make(container_dir: &Path, attempt: u32) -> Result<PathBuf, String
 }
 
 fn remove_older(container_dir: &Path, keep_from: u32) {
-    let names = std::fs::read_dir(container_dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
-    let is_older =
-        |name: &std::ffi::OsString| name.to_str().and_then(|n| u32::from_str_radix(n, 16).ok()).is_some_and(|n| n < keep_from);
+    let names =
+        std::fs::read_dir(container_dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+    let is_older = |name: &std::ffi::OsString| {
+        name.to_str().and_then(|n| u32::from_str_radix(n, 16).ok()).is_some_and(|n| n < keep_from)
+    };
     for name in names.filter(is_older) {
         // One that stays goes with the pod.
         let _stays = std::fs::remove_file(container_dir.join(name));

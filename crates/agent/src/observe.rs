@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::messages::Messages;
 use cri::keys::{self, PodKey};
 use cri::names::{container_state, sandbox_state};
 use cri::{Code, Runtime, v1};
-use crate::messages::Messages;
 use lifecycle::{ObservedContainer, ObservedPod, ObservedSandbox, ObservedState};
 
 /// A pod that the runtime knows.

@@ -25,6 +25,7 @@ pub fn plan_of(pod: &Pod) -> PodPlan {
         restart_policy,
         grace_ms: grace_ms(pod),
         active_deadline_ms: pod::spec(pod).active_deadline_seconds.map(seconds_to_ms),
+        max_restart_delay_ms: lifecycle::backoff::CRASH.max_ms,
         host_network: pod::host_network(pod),
         containers: init.chain(regular).map(|(kind, c)| container_plan(c, kind, restart_policy)).collect(),
     }

@@ -10,12 +10,13 @@ use cri::keys::PodKey;
 use cri::names;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use lifecycle::admission::Offer;
-use lifecycle::{Condition, Conditions, ContainerKind, ContainerReport, ContainerState, PodReport};
+use lifecycle::{Condition, Conditions, ContainerKind, ContainerReport, ContainerState, PodPlan, PodReport};
 use pod::reasons;
 use pod::status::{self, Why};
 
 use crate::config::{AgentConfig, MAX_PODS};
 use crate::handle::{ContainerView, PodView, RunState};
+use crate::plan;
 use crate::sources::mux::ManifestError;
 
 /// Annotation: what is wrong with the manifest that an earlier version of is running.
@@ -34,6 +35,8 @@ pub struct NodeFacts {
     pub log_dir: PathBuf,
     /// What pods are admitted against.
     pub offer: Offer,
+    /// The longest wait for the restart of a container that keeps failing; 0 for the usual one.
+    pub max_restart_delay_ms: u64,
     /// Known once the runtime has answered.
     pub runtime_name: OnceLock<String>,
 }
@@ -57,7 +60,17 @@ impl NodeFacts {
                 labels: labels(config),
                 os: OS.to_owned(),
             },
+            max_restart_delay_ms: config.max_restart_delay_ms,
             runtime_name: OnceLock::new(),
+        }
+    }
+
+    /// The plan of a pod on this node.
+    pub(crate) fn plan_of(&self, pod: &Pod) -> PodPlan {
+        let plan = plan::plan_of(pod);
+        match self.max_restart_delay_ms {
+            0 => plan,
+            max_restart_delay_ms => PodPlan { max_restart_delay_ms, ..plan },
         }
     }
 

@@ -94,9 +94,12 @@ pub(crate) struct RunFlags {
     /// Pods that may run at once (maxPods) [default: 110]
     #[arg(long, value_name = "N")]
     pub(crate) max_pods: Option<u32>,
-    /// What runs the containers: embedded, or remote with --container-runtime-endpoint [default: embedded]
+    /// What runs the containers: embedded, docker, or remote with --container-runtime-endpoint [default: embedded]
     #[arg(long, value_name = "RUNTIME")]
     pub(crate) container_runtime: Option<String>,
+    /// Socket of the Docker Engine [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub(crate) docker_endpoint: Option<String>,
     /// Socket of a CRI runtime that runs the containers (containerRuntimeEndpoint)
     #[arg(long, value_name = "unix:///SOCKET")]
     pub(crate) container_runtime_endpoint: Option<String>,

@@ -29,6 +29,9 @@ const MAX_BLOCKING_THREADS: usize = 16;
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long the servers may take to finish their answers at the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The moment between a spawn and its `execve`, on a machine with more to do than it can.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs the kubelet until SIGTERM or SIGINT. Pods go on running.
 pub(crate) fn daemon(flags: RunFlags) -> Result<()> {
@@ -56,7 +59,7 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     directories(&config)?;
-    let _only_one = lock(&config.run_dir.join("kubelet.lock"))?;
+    let _only_one = lock(&config.run_dir.join("kubelet.lock")).await?;
     let sockets = bind(&config).await?;
     let Opened { runtime, calls, images, embedded } = runtime::open(&config).await?;
     let groups = cgroup::Layout::detect().context("no control groups are mounted below /sys/fs/cgroup")?;
@@ -107,16 +110,25 @@ fn directories(config: &Config) -> Result<()> {
     make(&config.pod_logs_dir, 0o755)
 }
 
-/// Two kubelets with one run directory would both think the pods theirs.
-fn lock(path: &Path) -> Result<OwnedFd> {
+/// Two kubelets with one run directory would both think the pods theirs. A child of a killed one, on its way to `execve`,
+/// holds all of its descriptors for a moment longer, this lock among them: whoever has the lock has the ports, the
+/// socket and the image store free as well.
+async fn lock(path: &Path) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            bail!("another kubelet runs with this run directory ({}); give this one its own --run-dir", path.display())
+    let given_up = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if tokio::time::Instant::now() < given_up => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "another kubelet runs with this run directory ({}); give this one its own --run-dir",
+                path.display()
+            ),
+            Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
@@ -142,6 +154,8 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         node_labels: config.node_labels.clone(),
         max_pods: config.max_pods,
         call_within: config.call_within,
+        // The usual one.
+        max_restart_delay_ms: 0,
     }
 }
 

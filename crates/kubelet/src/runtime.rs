@@ -10,6 +10,7 @@ use cri::client::{Client, Endpoint};
 use engine::Engine;
 use image::Store;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::info;
@@ -34,6 +35,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open(config: &Config) -> Result<Opened> {
     match &config.runtime {
         Choice::Embedded => open_embedded(config).await,
+        Choice::Docker { endpoint } => Ok(open_docker(config, endpoint)),
         Choice::Remote { runtime, images } => Ok(open_remote(config, runtime, images.clone())),
     }
 }
@@ -61,10 +63,27 @@ fn open_remote(config: &Config, runtime: &Endpoint, images: Option<Endpoint>) ->
         call_within: config.call_within,
         pull_within: PULL_WITHIN,
     });
-    let watched = Watched::new(Arc::new(client));
+    elsewhere(Arc::new(client), IMPORT_WITH)
+}
+
+fn open_docker(config: &Config, endpoint: &Path) -> Opened {
+    info!(socket = %endpoint.display(), "containers are run by the Docker Engine");
+    let docker = docker::Docker::connect(docker::Config {
+        endpoint: endpoint.to_owned(),
+        pause: engine::pause_program(),
+        call_within: config.call_within,
+        log_max_bytes: config.log_max_bytes,
+        log_max_files: config.log_max_files,
+    });
+    elsewhere(Arc::new(docker), "`docker load --input FILE`")
+}
+
+/// A runtime that is another process and has its own images.
+fn elsewhere(runtime: Arc<dyn Runtime>, import_with: &'static str) -> Opened {
+    let watched = Watched::new(runtime);
     let calls = watched.calls();
     let runtime: Arc<dyn Runtime> = Arc::new(watched);
-    let images = Images::Runtime { runtime: Arc::clone(&runtime), import_with: IMPORT_WITH };
+    let images = Images::Runtime { runtime: Arc::clone(&runtime), import_with };
     Opened { runtime, calls, images, embedded: None }
 }
 

@@ -29,6 +29,13 @@ pub struct Backoff {
     stepped_ms: Millis,
 }
 
+impl Policy {
+    /// The same, but never slower than this.
+    pub fn at_most(self, max_ms: Millis) -> Policy {
+        Policy { initial_ms: self.initial_ms.min(max_ms), max_ms: self.max_ms.min(max_ms), ..self }
+    }
+}
+
 impl Backoff {
     pub const fn new(policy: Policy) -> Backoff {
         Backoff { policy, delay_ms: 0, stepped_ms: 0 }

@@ -229,7 +229,7 @@ pub enum Done {
     Container {
         id: String,
     },
-    /// A probe was run; `output` says why it failed.
+    /// A probe was run; `output` says why it failed, or of a healthy one what to warn of: nothing, if it is empty.
     Probe {
         healthy: bool,
         output: String,

@@ -70,8 +70,8 @@ pub struct PodMachine {
     settled: Option<Ending>,
     /// It was let in, by this kubelet or by one before it.
     admitted: bool,
-    /// By when a kubelet before this one wanted the containers dead.
-    inherited_ms: Option<Millis>,
+    /// By when the containers are to be dead, by both clocks: as this kubelet decided, or one before it.
+    kill_at: Option<(Millis, i64)>,
     revision: u64,
 }
 
@@ -83,7 +83,7 @@ impl PodMachine {
             state: State::Waiting,
             settled: None,
             admitted: false,
-            inherited_ms: None,
+            kill_at: None,
             revision: 0,
         }
     }
@@ -98,6 +98,7 @@ impl PodMachine {
             restart_policy: RestartPolicy::Never,
             grace_ms,
             active_deadline_ms: None,
+            max_restart_delay_ms: crate::backoff::CRASH.max_ms,
             host_network: false,
             containers: Vec::new(),
         };
@@ -107,7 +108,7 @@ impl PodMachine {
             state: State::Terminating(Terminating::new(kill_at_ms)),
             settled: None,
             admitted: true,
-            inherited_ms: None,
+            kill_at: None,
             revision: 0,
         }
     }
@@ -151,6 +152,7 @@ impl PodMachine {
         let news = self.hear(input, actions);
         self.core.follow_runs();
         self.decide(actions);
+        self.note_kill_at();
         // Questions, and probes that turn nothing, are what a pod at rest consists of.
         let is_silent = |action: &Action| {
             matches!(action, Action::Do { effect: Effect::Probe { .. } | Effect::Inspect, .. } | Action::Tell(_))
@@ -167,7 +169,8 @@ impl PodMachine {
             Input::Reject { reason, message } => self.reject(reason, message),
             Input::Desired(plan) => self.desire(plan, actions),
             Input::Delete { grace_ms } => self.delete(grace_ms, actions),
-            Input::Observed { stamp, pod } => {
+            Input::Observed { stamp, mut pod } => {
+                self.core.doubt_strangers(stamp, &mut pod);
                 let first_ns = pod.sandboxes.iter().map(|sandbox| sandbox.created_at_ns).filter(|&ns| ns > 0).min();
                 if let Some(first_ns) = first_ns {
                     self.core.started_at(first_ns);
@@ -241,7 +244,7 @@ impl PodMachine {
         if matches!(self.state, State::Waiting) {
             self.admitted = true;
             let mut syncing = Syncing::new(&self.core.plan);
-            syncing.kill_at_ms = self.inherited_ms;
+            syncing.kill_at_ms = self.kill_at.map(|(at_ms, _)| at_ms);
             self.enter(State::Syncing(syncing));
         }
     }

@@ -12,6 +12,8 @@ pub struct PodPlan {
     pub grace_ms: u64,
     /// Counted from the pod's start.
     pub active_deadline_ms: Option<u64>,
+    /// The most that a container which ends again and again is held back between two runs.
+    pub max_restart_delay_ms: u64,
     /// The pod lives in the machine's network: its sandbox has no address of its own.
     pub host_network: bool,
     /// First the init containers and sidecars in the order of the spec, then the regular containers in theirs.

@@ -4,6 +4,7 @@ mod behaviours_init;
 mod behaviours_restart;
 mod behaviours_sidecar;
 mod behaviours_termination;
+mod inputs;
 mod kill_points;
 mod plans;
 mod policies;

@@ -16,6 +16,8 @@ struct Origin {
     parent: i32,
     group: i32,
     session: i32,
+    /// Clock ticks since boot; with it a pid names one process for ever.
+    start_ticks: u64,
 }
 
 /// Kills a process that leads its session, and its descendants, process group and session. They are stopped first, so
@@ -23,33 +25,34 @@ struct Origin {
 /// whose parent has ended before cannot be told from the container's own and is left, as every daemon would be.
 pub(crate) fn kill(leader: i32, pidfd: &OwnedFd, cgroups: &[PathBuf]) {
     sys::signal_pidfd(pidfd, libc::SIGSTOP).ok();
-    let mut found: Vec<(i32, OwnedFd)> = Vec::new();
+    let mut found: Vec<Origin> = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        // Opened before it is looked at: what is read is then that of the process the descriptor names, or it is gone.
-        let all: Vec<(Origin, OwnedFd)> = cgroup::procs(cgroups)
-            .into_iter()
-            .filter_map(|pid| Some((pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?, origin(pid)?)))
-            .map(|(fd, origin)| (origin, fd))
-            .collect();
-        let family = members(leader, &all.iter().map(|(origin, _)| *origin).collect::<Vec<_>>());
-        let before = found.len();
-        for (origin, fd) in all {
-            if family.contains(&origin.pid) && !found.iter().any(|(pid, _)| *pid == origin.pid) {
-                sys::signal_pidfd(&fd, libc::SIGSTOP).ok();
-                found.push((origin.pid, fd));
-            }
-        }
-        if found.len() == before {
+        let all: Vec<Origin> = cgroup::procs(cgroups).into_iter().filter_map(origin).collect();
+        let family = members(leader, &all);
+        let is_new = |one: &&Origin| family.contains(&one.pid) && !found.iter().any(|known| known.pid == one.pid);
+        let new: Vec<Origin> = all.iter().filter(is_new).copied().collect();
+        if new.is_empty() {
             break;
         }
+        new.iter().for_each(|one| signal(one, libc::SIGSTOP));
+        found.extend(new);
     }
-    for (_, fd) in &found {
-        sys::signal_pidfd(fd, libc::SIGKILL).ok();
-    }
+    found.iter().for_each(|one| signal(one, libc::SIGKILL));
     sys::signal_pidfd(pidfd, libc::SIGKILL).ok();
     // Where the groups cannot be read. Before its setsid(2) it leads none, and is alone.
     if let Some(group) = Pid::from_raw(leader) {
         kill_process_group(group, Signal::KILL).ok();
+    }
+}
+
+/// Signals a process if it is still the one that was looked at. Opened before it is looked at again: what is read then is
+/// of the process that the descriptor names, or that one is gone.
+fn signal(one: &Origin, signal: i32) {
+    let fd = Pid::from_raw(one.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if let (Some(fd), Some(now)) = (fd, origin(one.pid))
+        && now.start_ticks == one.start_ticks
+    {
+        sys::signal_pidfd(&fd, signal).ok();
     }
 }
 
@@ -74,11 +77,12 @@ fn origin(pid: i32) -> Option<Origin> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 4 to 6; the name in field 2 may hold blanks and parentheses, so they count from its end.
+/// Fields 4 to 6 and 22; the name in field 2 may hold blanks and parentheses, so they count from its end.
 fn parse(pid: i32, stat: &str) -> Option<Origin> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1).map(str::parse);
-    let mut next = || fields.next()?.ok();
-    Some(Origin { pid, parent: next()?, group: next()?, session: next()? })
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+    let mut next = || fields.next()?.parse().ok();
+    let (parent, group, session) = (next()?, next()?, next()?);
+    Some(Origin { pid, parent, group, session, start_ticks: fields.nth(15)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -86,7 +90,7 @@ mod tests {
     use super::*;
 
     fn one(pid: i32, parent: i32, group: i32, session: i32) -> Origin {
-        Origin { pid, parent, group, session }
+        Origin { pid, parent, group, session, start_ticks: 98765 }
     }
 
     #[test]
@@ -106,9 +110,11 @@ mod tests {
 
     #[test]
     fn origins_are_found_behind_any_name() {
-        assert_eq!(parse(7, "7 (a) b (c) S 1 6 5 0 -1 4194560"), Some(one(7, 1, 6, 5)));
+        let stat = "7 (a) b (c) S 1 6 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3";
+        assert_eq!(parse(7, stat), Some(one(7, 1, 6, 5)));
         assert_eq!(parse(7, "7 (a) S 1"), None);
         let own = std::process::id() as i32;
-        assert!(origin(own).is_some_and(|origin| origin.parent > 0));
+        let ticks = crate::records::start_ticks(own).unwrap();
+        assert!(origin(own).is_some_and(|origin| origin.parent > 0 && origin.start_ticks == ticks));
     }
 }

@@ -80,7 +80,6 @@ pub(crate) enum Fact<'a> {
     ImagesChanged,
     Started(&'a Container),
     Exited(&'a Container),
-    Removed(&'a Container),
     /// Its effect was carried out on a container that ran already when it was asked for.
     RemovedAlive(&'a str),
     TornDown(&'a str),

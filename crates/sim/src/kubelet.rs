@@ -85,6 +85,7 @@ impl Kubelet {
                 labels: BTreeMap::new(),
                 os: "linux".to_owned(),
             },
+            max_restart_delay_ms: 0,
             runtime_name: OnceLock::new(),
         };
         let agent = Agent::new(Arc::new(node), sources);

@@ -1,6 +1,7 @@
 //! Simulated worlds in which the kubelet's own loop runs, without a machine and without time: one seed makes the pods,
 //! what their containers do and everything that goes wrong, and checkers watch that the rules of a pod's life hold.
 
+pub mod exhaustive;
 mod facts;
 mod kubelet;
 mod many;

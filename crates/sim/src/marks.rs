@@ -60,6 +60,7 @@ pub enum Mark {
     ReadinessKept,
     RecordDamaged,
     DeadlineReached,
+    Rejected,
 }
 
 impl Mark {
@@ -98,6 +99,7 @@ impl Mark {
         Mark::ReadinessKept,
         Mark::RecordDamaged,
         Mark::DeadlineReached,
+        Mark::Rejected,
     ];
 }
 

@@ -102,6 +102,10 @@ pub(crate) fn invent(rng: &mut Rng, name: &str, uid: &str) -> (Value, Cast) {
     if rng.chance(100) {
         spec["activeDeadlineSeconds"] = json!(rng.between(20, 200));
     }
+    if rng.chance(40) {
+        // No node has it: the pod is rejected.
+        spec["nodeSelector"] = json!({ "disk": "none" });
+    }
     let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": uid }, "spec": spec });
     (pod, cast)
 }
@@ -133,7 +137,7 @@ fn container(rng: &mut Rng, name: &str) -> Value {
 /// Probes and hooks.
 fn care(rng: &mut Rng, container: &mut Value) {
     let exec = json!({ "command": ["true"] });
-    for (kind, permille) in [("startupProbe", 300), ("livenessProbe", 300), ("readinessProbe", 400)] {
+    for (kind, permille) in [("startupProbe", 300), ("livenessProbe", 450), ("readinessProbe", 400)] {
         if !rng.chance(permille) {
             continue;
         }
@@ -145,7 +149,7 @@ fn care(rng: &mut Rng, container: &mut Value) {
             probe["failureThreshold"] = json!(6);
         }
         if kind == "livenessProbe" && rng.chance(500) {
-            probe["terminationGracePeriodSeconds"] = json!(rng.pick(&[2, 60]));
+            probe["terminationGracePeriodSeconds"] = json!(rng.pick(&[2, 60, 60]));
         }
         container[kind] = probe;
     }
@@ -206,11 +210,11 @@ fn bad_run(rng: &mut Rng, kind: ContainerKind) -> Run {
     Run {
         lasts_ms: exits.then(|| rng.pick(&[1, 20, 700, 15_000, 40_000])),
         exit_code: rng.pick(CODES),
-        term_ms: (!rng.chance(300)).then(|| rng.between(1, 4_000)),
+        term_ms: (!rng.chance(500)).then(|| rng.between(1, 4_000)),
         unkillable_ms: if rng.chance(100) { rng.between(1_000, 40_000) } else { 0 },
         starts_up_ms: rng.pick(&[0, 5_000, 30_000]),
         // Without an end of its own only its probe may end it.
-        sick_after_ms: rng.chance(500).then(|| rng.between(5_000, 40_000)),
+        sick_after_ms: rng.chance(650).then(|| rng.between(2_000, 20_000)),
         unready_ms: if rng.chance(400) { (rng.between(0, 10_000), rng.between(10_000, 60_000)) } else { (0, 0) },
         post_start: hook(rng),
         pre_stop: hook(rng),

@@ -71,7 +71,7 @@ pub(crate) enum Refusal {
     Conflict,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Truth {
     pub(crate) now_ms: u64,
     pub(crate) wall_ns: i64,
@@ -230,6 +230,13 @@ impl Truth {
         known.ends = None;
         self.codes.insert(id.to_owned(), exit_code);
         self.changes.push(Change::Exited(Box::new(known.clone())));
+    }
+
+    /// It ends at once.
+    pub(crate) fn crash(&mut self, id: &str, code: i32) -> Result<(), Refusal> {
+        self.runs(id).ok_or(Refusal::NotFound)?;
+        self.exit(id, code);
+        Ok(())
     }
 
     /// Removes a container's record; kills it first if need be.

@@ -61,6 +61,8 @@ pub(crate) enum Happening {
     },
     /// Stops that nobody ends are given up on.
     GiveUp,
+    /// The file of this pod is removed.
+    Unwant(String),
     Store {
         epoch: u64,
         store: Store,
@@ -268,6 +270,7 @@ impl World {
             Happening::Repeat(serial) => self.repeat(serial),
             Happening::Cancelled(serial) => self.acknowledge(serial),
             Happening::GiveUp => self.answer_stops(),
+            Happening::Unwant(uid) => self.unwant(&uid),
             Happening::Event { epoch, message } if alive && epoch == current => self.event(*message),
             Happening::Inspect { epoch, uid, stamp_ms } if alive && epoch == current => self.gather(uid, stamp_ms),
             Happening::Inspected { epoch, uid, stamp_ms, pod } if alive && epoch == current => {
@@ -335,7 +338,10 @@ impl World {
                 continue;
             }
             let mut report = machine.report();
-            if self.mutant == Some(Mutant::ForgetsEnd) && report.phase.is_terminal() && self.known.now_ms % 2 == 0 {
+            if self.mutant == Some(Mutant::ForgetsEnd)
+                && report.phase.is_terminal()
+                && self.known.now_ms.is_multiple_of(2)
+            {
                 report.phase = lifecycle::Phase::Running;
             }
             let known = kubelet.reports.get(uid_here);

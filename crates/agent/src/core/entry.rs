@@ -13,7 +13,6 @@ use lifecycle::{
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{self, Digest};
-use crate::plan;
 use crate::sources::mux::ManifestError;
 use crate::status::{Deletion, LifeReport, NodeFacts, Snapshot, Transitions};
 
@@ -56,7 +55,7 @@ pub(super) struct Entry {
     pub(super) deletion: Option<Deletion>,
     /// Its machine was told that it is not wanted any more.
     pub(super) deleted: bool,
-    pub(super) in_flight: BTreeMap<EffectId, CancellationToken>,
+    pub(super) in_flight: BTreeMap<EffectId, Flight>,
     pub(super) sandbox_attempt: u32,
     /// What the machine was last told, for comparison with listings.
     pub(super) digest: Digest,
@@ -65,6 +64,14 @@ pub(super) struct Entry {
     pub(super) problem: Option<Failure>,
     /// Its end is on disk.
     pub(super) recorded: bool,
+}
+
+/// An effect whose outcome is not known yet.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) cancel: CancellationToken,
+    /// It only looks.
+    pub(super) is_probe: bool,
 }
 
 impl Entry {
@@ -107,11 +114,11 @@ impl Entry {
     }
 
     /// Takes the pod as it is wanted now; the plan, if that changed.
-    pub(super) fn update(&mut self, pod: &Arc<Pod>) -> Option<PodPlan> {
+    pub(super) fn update(&mut self, pod: &Arc<Pod>, node: &NodeFacts) -> Option<PodPlan> {
         if self.deleted || self.pod.as_ref().is_some_and(|known| Arc::ptr_eq(known, pod)) {
             return None;
         }
-        let plan = plan::plan_of(pod);
+        let plan = node.plan_of(pod);
         self.pod = Some(pod.clone());
         match &self.life {
             Life::Machine(machine) if *machine.plan() != plan => Some(plan),
@@ -152,7 +159,9 @@ impl Entry {
 
     pub(super) fn is_busy(&self) -> bool {
         match &self.life {
-            Life::Machine(machine) => !self.in_flight.is_empty() || machine.stage() > Stage::Syncing,
+            Life::Machine(machine) => {
+                machine.stage() > Stage::Syncing || self.in_flight.values().any(|flight| !flight.is_probe)
+            }
             Life::Done(_) => false,
         }
     }
@@ -215,11 +224,7 @@ pub(super) fn snapshot_of_waiting(
 }
 
 pub(super) fn key_of(pod: &Pod) -> PodKey {
-    PodKey {
-        namespace: pod::namespace(pod).to_owned(),
-        name: pod::name(pod).to_owned(),
-        uid: pod::uid(pod).to_owned(),
-    }
+    PodKey { namespace: pod::namespace(pod).to_owned(), name: pod::name(pod).to_owned(), uid: pod::uid(pod).to_owned() }
 }
 
 /// `<name>_<namespace>`; of a pod that left only its UID, the UID.

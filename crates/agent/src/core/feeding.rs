@@ -2,9 +2,10 @@
 
 use lifecycle::{Action, Effect, EffectId, Event, Input, Millis, Now, ObservedPod, PullPolicy, Stage};
 use pod::qos::{self, Qos};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::entry::Life;
+use super::entry::{Flight, Life};
 use super::{Agent, Job, Outbox, Performed, Request};
 use crate::events::Subject;
 
@@ -29,13 +30,7 @@ impl Agent {
         self.feed(now, uid, Input::Completed { id, outcome: performed.outcome }, outbox);
     }
 
-    pub(super) fn observe(
-        &mut self,
-        now: Now,
-        uid: &str,
-        (stamp, pod): (Millis, ObservedPod),
-        outbox: &mut Outbox,
-    ) {
+    pub(super) fn observe(&mut self, now: Now, uid: &str, (stamp, pod): (Millis, ObservedPod), outbox: &mut Outbox) {
         if let Some(entry) = self.entries.get_mut(uid) {
             entry.note_observed(stamp, &pod);
         }
@@ -57,8 +52,8 @@ impl Agent {
                 }
                 Action::Tell(event) => self.tell(now, uid, event),
                 Action::Cancel(id) => {
-                    if let Some(cancel) = self.entries.get(uid).and_then(|entry| entry.in_flight.get(&id)) {
-                        cancel.cancel();
+                    if let Some(flight) = self.entries.get(uid).and_then(|entry| entry.in_flight.get(&id)) {
+                        flight.cancel.cancel();
                     }
                 }
             }
@@ -90,6 +85,9 @@ impl Agent {
             Effect::EnsureImage { container } => machine.plan().containers.iter().find(|c| c.name == *container),
             _ => None,
         };
+        let cancel = CancellationToken::new();
+        let is_probe = matches!(effect, Effect::Probe { .. });
+        entry.in_flight.insert(id, Flight { cancel: cancel.clone(), is_probe });
         let job = Job {
             key: entry.key.clone(),
             pod: entry.pod.clone(),
@@ -97,7 +95,7 @@ impl Agent {
             sandbox_attempt: entry.sandbox_attempt,
             pull_policy: pull_policy.map_or(PullPolicy::IfNotPresent, |container| container.pull_policy),
             burstable_millis,
-            cancel: entry.in_flight.entry(id).or_default().clone(),
+            cancel,
             effect,
         };
         Some(Request::Perform { uid: uid.to_owned(), generation: entry.generation, id, job: Box::new(job) })

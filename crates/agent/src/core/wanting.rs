@@ -45,7 +45,7 @@ impl Agent {
             match self.entries.get_mut(pod::uid(&pod)) {
                 None => self.begin(now, pod, outbox),
                 Some(entry) => {
-                    if let Some(plan) = entry.update(&pod) {
+                    if let Some(plan) = entry.update(&pod, &self.node) {
                         if entry.set_up {
                             outbox.push(Request::SavePod(pod.clone()));
                         }
@@ -90,7 +90,7 @@ impl Agent {
         outbox: &mut Outbox,
     ) {
         let uid = pod::uid(&pod).to_owned();
-        let plan = plan::plan_of(&pod);
+        let plan = self.node.plan_of(&pod);
         let set_up = known.is_some() || memory.is_some();
         let saved = memory.unwrap_or_default();
         let machine = PodMachine::resume(plan, &saved, now);

@@ -220,11 +220,8 @@ mod tests {
     #[test]
     fn a_pod_that_asks_for_a_cluster_that_is_not_there_is_told() {
         let told = |policy: &str, host_network: bool| {
-            let spec = PodSpec {
-                dns_policy: Some(policy.into()),
-                host_network: Some(host_network),
-                ..PodSpec::default()
-            };
+            let spec =
+                PodSpec { dns_policy: Some(policy.into()), host_network: Some(host_network), ..PodSpec::default() };
             let (_, events) = resolver(&Pod { spec: Some(spec), ..Pod::default() }, &DnsConfig::default(), HOST);
             events.iter().any(|event| event.reason == "MissingClusterDNS")
         };

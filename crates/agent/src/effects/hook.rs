@@ -119,7 +119,7 @@ impl Hook<'_> {
 
     /// Whatever status is answered, the hook has run.
     async fn http_get(&self, action: &HTTPGetAction) -> Result<Option<Event>, String> {
-        let port = port(&action.port, self.container)?;
+        let port = port(self.container, &action.port)?;
         let get = Get::new(action, (&self.address, port), HOOK_AGENT)?;
         let deadline = Instant::now() + self.target.moment.limit();
         let refused = match http::get(get.clone(), deadline).await {

@@ -36,8 +36,11 @@ pub(super) async fn ensure(world: &World, job: &Job, container: &str) -> Perform
         (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image_ref)) => already_present(name, image_ref, container),
         (PullPolicy::Never, None) => {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
-            refused(reasons::ERR_IMAGE_NEVER_PULL, message.clone(), container)
-                .telling(warning(reasons::ERR_IMAGE_NEVER_PULL, message, container))
+            refused(reasons::ERR_IMAGE_NEVER_PULL, message.clone(), container).telling(warning(
+                reasons::ERR_IMAGE_NEVER_PULL,
+                message,
+                container,
+            ))
         }
         (PullPolicy::IfNotPresent, None) => pull(world, job, (spec, None), container).await,
         (PullPolicy::Always, present) => pull(world, job, (spec, present), container).await,

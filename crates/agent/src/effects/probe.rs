@@ -97,7 +97,7 @@ async fn ask(world: &World, asked: &Asked<'_>, probe: &Probe) -> Result<Finding,
         return http_get(asked, action).await;
     }
     if let Some(action) = &probe.tcp_socket {
-        let port = port(&action.port, asked.container)?;
+        let port = port(asked.container, &action.port)?;
         let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(asked.address);
         return tcp(host, port, asked.timeout).await;
     }
@@ -131,7 +131,7 @@ fn literal(variable: &EnvVar) -> (String, String) {
 }
 
 async fn http_get(asked: &Asked<'_>, action: &HTTPGetAction) -> Result<Finding, String> {
-    let port = port(&action.port, asked.container)?;
+    let port = port(asked.container, &action.port)?;
     let get = Get::new(action, (asked.address, port), PROBE_AGENT)?;
     let reply = match http::get(get, Instant::now() + asked.timeout).await {
         Ok(reply) => reply,
@@ -155,7 +155,7 @@ async fn tcp(host: &str, port: u16, timeout: Duration) -> Result<Finding, String
 }
 
 async fn grpc_check(asked: &Asked<'_>, action: &GRPCAction) -> Result<Finding, String> {
-    let port = number(i64::from(action.port))?;
+    let port = port(asked.container, &IntOrString::Int(action.port))?;
     let service = action.service.as_deref().unwrap_or_default();
     Ok(grpc::check((asked.address, port), service, asked.timeout).await)
 }
@@ -166,24 +166,9 @@ pub(super) fn address(world: &World, job: &Job, pod: &Pod) -> String {
     own.or_else(|| world.config.node_ips.first().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// A port by number, or by the name that the container gives it.
-pub(super) fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
-    match port {
-        IntOrString::Int(found) => number(i64::from(*found)),
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            match ports.find(|port| port.name.as_ref() == Some(name)) {
-                Some(port) => number(i64::from(port.container_port)),
-                None => {
-                    number(name.parse().map_err(|_| format!("container {:?} has no port {name:?}", container.name))?)
-                }
-            }
-        }
-    }
-}
-
-fn number(port: i64) -> Result<u16, String> {
-    u16::try_from(port).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {port}"))
+/// A port of the container by number or name.
+pub(super) fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
+    pod::ports::resolve(container, port).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

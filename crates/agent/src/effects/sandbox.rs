@@ -30,9 +30,7 @@ pub(super) async fn run(world: &World, job: &Job, attempt: u32) -> Performed {
     if let Outcome::Failed(failure) = &outcome {
         events.push(match network_trouble(world, &pod).await {
             Some(message) => pod_warning(reasons::NETWORK_NOT_READY, format!("network is not ready: {message}")),
-            None => {
-                pod_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{}", failure.message))
-            }
+            None => pod_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{}", failure.message)),
         });
     }
     Performed { events, ..Performed::new(outcome) }
@@ -82,11 +80,7 @@ async fn existing(world: &World, key: &PodKey, attempt: u32) -> Result<Option<St
 
 /// The sandbox's configuration; also what creating a container is given.
 /// With what there is to tell of it.
-pub(super) fn config(
-    world: &World,
-    pod: &Pod,
-    attempt: u32,
-) -> Result<(v1::PodSandboxConfig, Vec<Event>), String> {
+pub(super) fn config(world: &World, pod: &Pod, attempt: u32) -> Result<(v1::PodSandboxConfig, Vec<Event>), String> {
     let config = &world.config;
     let key = PodKey {
         namespace: pod::namespace(pod).to_owned(),
@@ -128,7 +122,7 @@ pub(super) fn text_of(path: &Path) -> Result<String, String> {
 }
 
 fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
-    let ports = pod::spec(pod).containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let ports = pod::long_lived(pod).flat_map(|container| container.ports.iter().flatten());
     ports
         .map(|port| v1::PortMapping {
             protocol: match port.protocol.as_deref() {

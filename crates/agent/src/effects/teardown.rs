@@ -35,11 +35,11 @@ fn remove(world: &World, key: &PodKey) -> Result<(), String> {
         let gone = group.kill().and_then(|()| group.remove()).and_then(|()| group.remove_strays());
         gone.map_err(|error| error.to_string())?;
     }
-    remove_tree(&pod_dir).map_err(|error| error.to_string())?;
     for logs in log_dirs(&world.config.log_dir, key)? {
         remove_tree(&logs).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    // Last, for it is what a kubelet that was killed meanwhile finds the rest by.
+    remove_tree(&pod_dir).map_err(|error| error.to_string())
 }
 
 pub(crate) fn pods_dir(root_dir: &Path) -> PathBuf {

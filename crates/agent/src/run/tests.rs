@@ -1,3 +1,5 @@
+mod lives;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

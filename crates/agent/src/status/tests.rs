@@ -99,8 +99,7 @@ fn two_kinds() -> serde_json::Value {
 
 fn reports() -> Vec<ContainerReport> {
     let running = || ContainerState::Running { started_at_ns: 1 };
-    let waiting =
-        ContainerState::Waiting { reason: WaitingReason::PodInitializing, message: String::new() };
+    let waiting = ContainerState::Waiting { reason: WaitingReason::PodInitializing, message: String::new() };
     vec![
         container("z-init", ContainerKind::Init, ended("done")),
         container("side", ContainerKind::Sidecar, running()),
@@ -190,7 +189,8 @@ fn s_a07_messages_of_one_pod_share_twelve_kibibytes() {
     let long = "x".repeat(4_096);
     let many = |count: usize| {
         let containers = (0..count).map(|n| container(&format!("c{n}"), ContainerKind::Regular, ended(&long)));
-        let status = snapshot(two_kinds(), report(containers.collect()), false).to_pod(&node()).unwrap().status.unwrap();
+        let status =
+            snapshot(two_kinds(), report(containers.collect()), false).to_pod(&node()).unwrap().status.unwrap();
         let statuses = status.container_statuses.unwrap();
         let length = |s: &ContainerStatus| s.state.as_ref()?.terminated.as_ref()?.message.as_ref().map(String::len);
         statuses.iter().map(|s| length(s).unwrap()).collect::<Vec<_>>()
@@ -230,7 +230,11 @@ fn a_node_has_the_labels_of_every_node_whatever_is_configured() {
         max_pods: 0,
         ..AgentConfig::default()
     };
-    let offer = NodeFacts::new(&config).offer;
+    let mut facts = NodeFacts::new(&config);
+    let usual = facts.plan_of(&pod(two_kinds())).max_restart_delay_ms;
+    facts.max_restart_delay_ms = 1_000;
+    assert_eq!((usual, facts.plan_of(&pod(two_kinds())).max_restart_delay_ms), (300_000, 1_000));
+    let offer = facts.offer;
     assert_eq!((offer.pods, offer.ephemeral_bytes, offer.os.as_str()), (110, i64::MAX, "linux"));
     let label = |name: &str| offer.labels.get(name).map(String::as_str);
     assert_eq!((label("disk"), label("kubernetes.io/os")), (Some("ssd"), Some("linux")));

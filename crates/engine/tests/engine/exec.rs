@@ -122,7 +122,10 @@ fn a_terminal_has_a_size_signals_and_a_hang_up() {
         let id = world.run(&sandbox, "app", "while true; do sleep 0.05; done").await;
         let request = v1::ExecRequest {
             container_id: id.clone(),
-            cmd: words("read line; stty size; echo got $line; sleep 4321; echo after"),
+            cmd: words(
+                "read line; until [ \"$(stty size 2>/dev/null)\" = '43 132' ]; do sleep 0.01; done; stty size; \
+                 echo got $line; sleep 4321; echo after",
+            ),
             tty: true,
             stdin: true,
             stdout: true,

@@ -74,7 +74,11 @@ impl Drop for CleanUp {
             }
         }
         let _ = std::process::Command::new("ip").args(["link", "delete", &bridge(&self.0)]).output();
-        let _ = std::process::Command::new("nft").args(["delete", "table", "ip", &bridge(&self.0)]).output();
+        for table in command_lines("table", "nft", &["list", "tables"], &bridge(&self.0)) {
+            if let Some(name) = table.split_whitespace().last() {
+                let _ = std::process::Command::new("nft").args(["delete", "table", "ip", name]).output();
+            }
+        }
     }
 }
 

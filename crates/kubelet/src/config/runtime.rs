@@ -2,8 +2,10 @@
 
 use super::{ConfigError, ConfigFile, RunFlags, value_error};
 use cri::client::Endpoint;
+use std::path::PathBuf;
 use std::time::Duration;
 
+const DOCKER_ENDPOINT: &str = "unix:///var/run/docker.sock";
 const CALL_WITHIN: Duration = Duration::from_secs(120);
 
 /// What runs the containers.
@@ -11,6 +13,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(120);
 pub(crate) enum Choice {
     /// The engine in this very program.
     Embedded,
+    /// The Docker Engine, at its socket.
+    Docker { endpoint: PathBuf },
     /// A CRI runtime behind a socket.
     Remote {
         runtime: Endpoint,
@@ -25,6 +29,10 @@ pub(super) fn choose(flags: &RunFlags, file: &ConfigFile) -> Result<(Choice, Dur
     if call_within < Duration::from_secs(1) {
         return Err(value_error("--runtime-request-timeout", format!("{call_within:?}"), "expected 1s or more"));
     }
+    if flags.docker_endpoint.is_some() && flags.container_runtime.as_deref() != Some("docker") {
+        let found = flags.docker_endpoint.clone().unwrap_or_default();
+        return Err(value_error("--docker-endpoint", found, "it goes with --container-runtime=docker"));
+    }
     cgroup_driver(flags.cgroup_driver.as_deref().or(file.cgroup_driver.as_deref()))?;
     let text = |flag: &Option<String>, field: &Option<String>| {
         flag.clone().or_else(|| field.clone()).filter(|text| !text.is_empty())
@@ -34,14 +42,25 @@ pub(super) fn choose(flags: &RunFlags, file: &ConfigFile) -> Result<(Choice, Dur
     let named = flags.container_runtime.as_deref();
     let choice = match (named, runtime) {
         (None | Some("remote"), Some(runtime)) => Choice::Remote {
-            runtime: endpoint("--container-runtime-endpoint", &runtime)?,
-            images: images.map(|images| endpoint("--image-service-endpoint", &images)).transpose()?,
+            runtime: endpoint_of("--container-runtime-endpoint", &runtime)?,
+            images: images.map(|images| endpoint_of("--image-service-endpoint", &images)).transpose()?,
         },
         (Some("remote"), None) => {
             return Err(value_error(
                 "--container-runtime",
                 "remote",
                 "it needs --container-runtime-endpoint=unix:///path/to/socket beside it",
+            ));
+        }
+        (Some("docker"), None) if images.is_none() => {
+            let endpoint = flags.docker_endpoint.as_deref().unwrap_or(DOCKER_ENDPOINT);
+            Choice::Docker { endpoint: endpoint_of("--docker-endpoint", endpoint)?.path().to_owned() }
+        }
+        (Some("docker"), _) => {
+            return Err(value_error(
+                "--container-runtime",
+                "docker",
+                "Docker is spoken to in its own language, at --docker-endpoint; leave out the endpoints of CRI runtimes",
             ));
         }
         (None | Some("embedded"), None) if images.is_some() => {
@@ -64,12 +83,12 @@ fn refused(name: &str) -> ConfigError {
             "rkt was archived in 2020 and cannot be used; who chose it for running without a daemon takes the embedded \
              engine, --container-runtime=embedded, which is the default"
         }
-        _ => "expected embedded or remote",
+        _ => "expected embedded, docker or remote",
     };
     value_error("--container-runtime", name, expected)
 }
 
-fn endpoint(flag: &'static str, text: &str) -> Result<Endpoint, ConfigError> {
+fn endpoint_of(flag: &'static str, text: &str) -> Result<Endpoint, ConfigError> {
     Endpoint::parse(text).map_err(|error| value_error(flag, text, error.to_string()))
 }
 
@@ -113,6 +132,10 @@ mod tests {
         for named in [None, Some("remote")] {
             assert_eq!(choose(&flags(named, Some(SOCKET)), &none).unwrap().0, remote(None));
         }
+        for (given, path) in [(None, "/var/run/docker.sock"), (Some("unix:///d.sock".into()), "/d.sock")] {
+            let flags = RunFlags { docker_endpoint: given, ..flags(Some("docker"), None) };
+            assert_eq!(choose(&flags, &none).unwrap().0, Choice::Docker { endpoint: path.into() });
+        }
         let file = ConfigFile {
             container_runtime_endpoint: Some(SOCKET.into()),
             image_service_endpoint: Some("/run/images.sock".into()),
@@ -137,6 +160,8 @@ mod tests {
             (flags(Some("remote"), None), "--container-runtime-endpoint"),
             (flags(Some("embedded"), Some(SOCKET)), "leave one of the two flags out"),
             (flags(Some("cri-o"), None), "expected embedded"),
+            (flags(Some("docker"), Some(SOCKET)), "--docker-endpoint"),
+            (with(|flags| flags.docker_endpoint = Some("/s".into())), "--container-runtime=docker"),
             (flags(None, Some("tcp://1.2.3.4:5")), "expected unix:///path/to/socket"),
             (with(|flags| flags.image_service_endpoint = Some("/s".into())), "--image-service-endpoint"),
             (with(|flags| flags.cgroup_driver = Some("systemd".into())), "SystemdCgroup = false"),

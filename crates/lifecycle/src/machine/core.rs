@@ -6,7 +6,7 @@ use super::life::Life;
 use super::record::{Network, Record};
 use super::retry::{Gate, Retry};
 use crate::backoff::RETRY;
-use crate::{Action, Effect, Memory, Millis, Now, PodPlan};
+use crate::{Action, Effect, Memory, Millis, Now, ObservedPod, PodPlan, UNSTAMPED};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Core {
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) look: Retry,
     /// When a change of the runtime's objects last ended, however it ended.
     pub(crate) changed_ms: Option<Millis>,
+    /// When a start last ended in a way that may have left something running.
+    pub(crate) unsure_ms: Option<Millis>,
     /// When the pod was first seen, or its first sandbox made.
     pub(crate) start_ns: i64,
     /// A moment, and how old the pod was then: from there on the steady clock counts.
@@ -49,6 +51,7 @@ impl Core {
             look_ms: None,
             look: Retry::new(RETRY),
             changed_ms: None,
+            unsure_ms: None,
             start_ns: now.wall_ns,
             age: (now.mono_ms, 0),
         }
@@ -110,6 +113,22 @@ impl Core {
 
     pub(crate) fn wake(&mut self, at_ms: Millis) {
         self.wake_ms = Some(self.wake_ms.map_or(at_ms, |earlier_ms| earlier_ms.min(at_ms)));
+    }
+
+    /// An event may come after the end of what it tells of. So a sandbox or container that it shows, that is not known and is
+    /// not being made, is not believed before the runtime was asked.
+    pub(crate) fn doubt_strangers(&mut self, stamp_ms: Millis, pod: &mut ObservedPod) {
+        if stamp_ms != UNSTAMPED {
+            return;
+        }
+        let shown = (pod.sandboxes.len(), pod.containers.len());
+        pod.sandboxes.retain(|seen| self.record.sandbox(&seen.id).is_some() || self.ledger.makes_sandbox(seen.attempt));
+        pod.containers.retain(|seen| {
+            self.record.container(&seen.id).is_some() || self.ledger.makes_container(&seen.name, seen.attempt)
+        });
+        if (pod.sandboxes.len(), pod.containers.len()) != shown {
+            self.record.hint_ms = Some(self.now.mono_ms);
+        }
     }
 
     /// Asks that the runtime be asked, unless it was later than this.

@@ -113,6 +113,17 @@ impl Ledger {
             .any(|flight| matches!(&flight.effect, Effect::StartContainer { container, .. } if container == name))
     }
 
+    pub(crate) fn makes_container(&self, name: &str, of: u32) -> bool {
+        self.iter().any(|flight| match &flight.effect {
+            Effect::StartContainer { container, attempt, .. } => container == name && *attempt == of,
+            _ => false,
+        })
+    }
+
+    pub(crate) fn makes_sandbox(&self, of: u32) -> bool {
+        self.iter().any(|flight| matches!(flight.effect, Effect::RunSandbox { attempt } if attempt == of))
+    }
+
     /// The stop of a container that was not given up.
     pub(crate) fn stop_of(&self, id: &str) -> Option<&Flight> {
         self.iter().find(|flight| {

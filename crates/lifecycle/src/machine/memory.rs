@@ -13,28 +13,35 @@ impl PodMachine {
         machine.core.recall(memory);
         machine.settled.clone_from(&memory.ending);
         machine.admitted = memory.admitted;
-        machine.inherited_ms = memory.kill_at_ns.map(|_| {
+        machine.kill_at = memory.kill_at_ns.map(|wall_ns| {
             let grace_ms = memory.remaining_grace_ms(machine.core.plan.grace_ms, now.wall_ns);
-            now.mono_ms.saturating_add(grace_ms)
+            (now.mono_ms.saturating_add(grace_ms), wall_ns)
         });
         machine
     }
 
-    /// What is to outlive this kubelet. Level-triggered: compare with the last one and store when it differs.
-    pub fn memory(&self) -> Memory {
-        let core = &self.core;
+    /// Writes down when the containers are to be dead, in the time that outlives a boot; once, lest it wander with the clocks.
+    pub(super) fn note_kill_at(&mut self) {
         let kill_at_ms = match &self.state {
-            State::Waiting => self.inherited_ms,
+            State::Waiting => return,
             State::Syncing(syncing) => syncing.kill_at_ms,
             State::Terminating(terminating) => Some(terminating.kill_at_ms),
             State::Terminated(terminated) => Some(terminated.kill_at_ms),
             State::Finished => None,
         };
-        // Rounded down by no clock: both were read at the same moment.
-        let wall_ns = |at_ms: u64| {
-            let left_ms = i64::try_from(at_ms).unwrap_or(i64::MAX).saturating_sub_unsigned(core.now.mono_ms);
-            core.now.wall_ns.saturating_add(left_ms.saturating_mul(1_000_000))
-        };
+        if kill_at_ms == self.kill_at.map(|(at_ms, _)| at_ms) {
+            return;
+        }
+        let now = self.core.now;
+        self.kill_at = kill_at_ms.map(|at_ms| {
+            let left_ms = i64::try_from(at_ms).unwrap_or(i64::MAX).saturating_sub_unsigned(now.mono_ms);
+            (at_ms, now.wall_ns.saturating_add(left_ms.saturating_mul(1_000_000)))
+        });
+    }
+
+    /// What is to outlive this kubelet. Level-triggered: compare with the last one and store when it differs.
+    pub fn memory(&self) -> Memory {
+        let core = &self.core;
         let mut containers: Vec<ContainerMemory> =
             (0..core.plan.containers.len()).map(|index| of(core, index)).collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -42,7 +49,7 @@ impl PodMachine {
             admitted: self.admitted,
             start_ns: if self.stage() == Stage::Waiting && !self.admitted { 0 } else { core.start_ns },
             ending: self.settled.clone(),
-            kill_at_ns: kill_at_ms.map(wall_ns),
+            kill_at_ns: self.kill_at.map(|(_, wall_ns)| wall_ns),
             containers,
         }
     }

@@ -118,14 +118,16 @@ impl PodMachine {
                 created_at_ns: now.wall_ns,
             };
             self.core.record.learn_container(seen, now);
+        } else {
+            self.core.unsure_ms = Some(now.mono_ms);
         }
         let (State::Syncing(syncing), Some(index)) = (&mut self.state, index) else { return };
         let plan = &self.core.plan.containers[index];
-        if plan.hash != flight.hash {
-            return;
-        }
         let slot = &mut syncing.slots[index];
         match outcome {
+            // Under a plan that is not followed any more; yet something may have come of it.
+            Outcome::Ok(_) if plan.hash != flight.hash => {}
+            _ if plan.hash != flight.hash => slot.start_unknown(now.mono_ms),
             Outcome::Ok(_) => slot.started(plan.pull_policy),
             Outcome::Failed(failure) => slot.start_failed(*attempt, now.mono_ms, failure),
             Outcome::Unknown => slot.start_unknown(now.mono_ms),

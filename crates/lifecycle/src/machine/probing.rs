@@ -6,7 +6,7 @@ use super::ledger::{Flight, Subject};
 use super::record::Sequel;
 use super::stopping::{Order, Stop};
 use super::telling::{Why, tell};
-use crate::probe::Turned;
+use crate::probe::{Prober, Turned};
 use crate::{Action, Effect, Millis, ObservedState, Outcome};
 
 /// Asks every probe that is due, and sees to it that the next one will be.
@@ -19,17 +19,14 @@ pub(crate) fn ask_due(core: &mut Core, actions: &mut Vec<Action>) {
         if core.stage != Stage::Syncing {
             core.lives[index].hold();
         }
-        loop {
-            let Some(prober) = &mut core.lives[index].prober else { break };
-            let Some(kind) = prober.take_due(now_ms) else {
-                core.probe_ms = [core.probe_ms, prober.next_ms()].into_iter().flatten().min();
-                break;
-            };
+        while let Some(kind) = core.lives[index].prober.as_mut().and_then(|prober| prober.take_due(now_ms)) {
             let container_id = core.lives[index].container_id.clone();
             let subject = Subject::Probe(container_id.clone(), kind);
             let container = core.plan.containers[index].name.clone();
             core.emit(Effect::Probe { container, container_id, kind }, subject, actions);
         }
+        let next_ms = core.lives[index].prober.as_ref().and_then(Prober::next_ms);
+        core.probe_ms = [core.probe_ms, next_ms].into_iter().flatten().min();
     }
 }
 

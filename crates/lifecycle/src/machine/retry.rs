@@ -68,6 +68,11 @@ impl Retry {
         self.doubt_ms = Some(now_ms);
     }
 
+    /// Another takes over: what the former does not know, it does not know either.
+    pub(crate) fn inherit_doubt(&mut self, former: &Retry) {
+        self.doubt_ms = former.doubt_ms;
+    }
+
     /// It worked, but a thing that has to be made again and again is not made in a hurry.
     pub(crate) fn paced(&mut self, now_ms: Millis) {
         self.backoff.step(now_ms, now_ms);

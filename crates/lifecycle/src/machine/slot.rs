@@ -2,7 +2,7 @@
 
 use super::retry::Retry;
 use crate::backoff::{Backoff, CRASH, IMAGE, IMAGE_LOCAL, RETRY};
-use crate::{ContainerPlan, Failure, PullPolicy};
+use crate::{ContainerPlan, Failure, Millis, PullPolicy};
 
 /// What is remembered of one container of the plan beyond what the runtime shows.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(crate) enum Image {
 }
 
 impl Slot {
-    pub(crate) fn new(plan: &ContainerPlan) -> Slot {
+    pub(crate) fn new(plan: &ContainerPlan, max_restart_delay_ms: Millis) -> Slot {
         let (image, pace) = match plan.pull_policy {
             PullPolicy::Always => (Image::Stale, IMAGE),
             PullPolicy::IfNotPresent => (Image::Unasked, IMAGE),
@@ -40,7 +40,7 @@ impl Slot {
         Slot {
             image,
             pull: Retry::new(pace),
-            crash: Backoff::new(CRASH),
+            crash: Backoff::new(CRASH.at_most(max_restart_delay_ms)),
             paced_attempt: None,
             told_attempt: None,
             start: Retry::new(RETRY),
@@ -61,7 +61,7 @@ impl Slot {
         }
     }
 
-    pub(crate) fn start_failed(&mut self, attempt: u32, now_ms: crate::Millis, failure: Failure) {
+    pub(crate) fn start_failed(&mut self, attempt: u32, now_ms: Millis, failure: Failure) {
         self.start.failed(now_ms, failure);
         // It may have been created all the same, and the image may be what is missing.
         self.start.doubt(now_ms);
@@ -69,7 +69,7 @@ impl Slot {
         self.image = Image::Stale;
     }
 
-    pub(crate) fn start_unknown(&mut self, now_ms: crate::Millis) {
+    pub(crate) fn start_unknown(&mut self, now_ms: Millis) {
         self.start.unknown(now_ms);
     }
 }

@@ -21,6 +21,26 @@ struct View<'a> {
     outlook: Option<Outlook>,
 }
 
+impl View<'_> {
+    /// An init container that must have done its work, for a later one was begun.
+    fn has_passed(&self, index: usize) -> bool {
+        matches!(&self.outlook, Some(Outlook::Going(verdicts)) if verdicts[index] == Verdict::Done)
+            && self.core.plan.containers[index].kind == ContainerKind::Init
+    }
+}
+
+/// The end of an init container of which no record is left.
+fn unseen_end() -> Terminated {
+    Terminated {
+        exit_code: 0,
+        reason: reasons::COMPLETED.to_owned(),
+        message: "Its record is gone; as the pod has been initialized, it is taken to have completed".to_owned(),
+        started_at_ns: 0,
+        finished_at_ns: 0,
+        container_id: String::new(),
+    }
+}
+
 pub(super) fn report(machine: &PodMachine) -> PodReport {
     let core = &machine.core;
     let outlook = match &machine.state {
@@ -78,6 +98,7 @@ fn container(view: &View, index: usize) -> ContainerReport {
         (None, Some(finished), Some((reason, message))) => {
             (ContainerState::Waiting { reason, message }, Some(finished))
         }
+        (None, None, None) if view.has_passed(index) => (ContainerState::Terminated(unseen_end()), previous()),
         (None, None, waiting) => {
             let (reason, message) = waiting.unwrap_or_else(|| (default_reason(core), String::new()));
             (ContainerState::Waiting { reason, message }, previous())
@@ -229,8 +250,10 @@ fn phase(core: &Core, containers: &[ContainerReport]) -> Phase {
         let fate = |code| order::fate(plan, super::record::Sequel::ByPolicy, code);
         report.kind == ContainerKind::Regular && finished(report).is_some_and(|code| fate(code) != Fate::Rests)
     });
+    // A start that was given up may come about yet, and who has ended does not run again.
+    let coming = core.plan.containers.iter().any(|plan| core.ledger.starts(&plan.name));
     // Not settled, so an exit code that would end the pod is only being replaced, or sidecars are still to end.
-    if running > 0 || restarts || core.stage == Stage::Syncing {
+    if running > 0 || restarts || coming || core.stage == Stage::Syncing {
         Phase::Running
     } else if codes.iter().all(|&code| code == 0) {
         Phase::Succeeded

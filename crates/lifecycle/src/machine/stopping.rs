@@ -50,11 +50,14 @@ impl Core {
             }
             let id = flight.id;
             actions.extend(self.ledger.cancel(|flight| flight.id == id).into_iter().map(Action::Cancel));
-        } else if !self.pre_stop_is_over(index, kill_at_ms, actions) || !self.has_turn(index, (stop.order, kill_at_ms))
-        {
-            return;
-        } else if self.ledger.busy(&subject) || !self.passes(self.gate(&self.record.containers[index].retry)) {
-            return;
+        } else {
+            let may = self.pre_stop_is_over(index, kill_at_ms, actions)
+                && self.has_turn(index, (stop.order, kill_at_ms))
+                && !self.ledger.busy(&subject)
+                && self.passes(self.gate(&self.record.containers[index].retry));
+            if !may {
+                return;
+            }
         }
         let grace_ms = dead_ms - self.now.mono_ms;
         self.emit(Effect::StopContainer { container_id, grace_ms }, subject, actions);
@@ -123,9 +126,14 @@ impl Core {
             |name: &str| position(name).is_none_or(|other| other != own && (other > own || !is_sidecar(other)));
         let alive = self.record.containers.iter().any(|known| known.alive() && goes_first(&known.seen.name));
         let coming = self.plan.containers.iter().any(|plan| goes_first(&plan.name) && self.ledger.starts(&plan.name));
-        if alive || coming {
+        let unsure_ms = self.unsure_ms.filter(|&unsure_ms| !self.heard_since(unsure_ms));
+        if let Some(unsure_ms) = unsure_ms {
+            self.look_after(unsure_ms);
+        }
+        let waits = alive || coming || unsure_ms.is_some();
+        if waits {
             self.wake(kill_at_ms);
         }
-        !alive && !coming
+        !waits
     }
 }

@@ -40,7 +40,7 @@ impl Syncing {
             is_set_up: false,
             set_up: Retry::new(RETRY),
             sandbox: Retry::new(RETRY),
-            slots: plan.containers.iter().map(Slot::new).collect(),
+            slots: plan.containers.iter().map(|c| Slot::new(c, plan.max_restart_delay_ms)).collect(),
             kill_at_ms: None,
         }
     }
@@ -53,8 +53,17 @@ impl Syncing {
             plan.name == former.name && plan.hash == former.hash && plan.pull_policy == former.pull_policy
         };
         for plan in &core.plan.containers {
-            let slot = former.containers.iter().position(|f| kept(plan, f)).and_then(|index| slots[index].take());
-            self.slots.push(slot.unwrap_or_else(|| Slot::new(plan)));
+            let index = former.containers.iter().position(|former| former.name == plan.name);
+            let slot = match index.and_then(|index| Some((&former.containers[index], slots[index].take()?))) {
+                Some((former, slot)) if kept(plan, former) => slot,
+                Some((_, slot)) => {
+                    let mut fresh = Slot::new(plan, core.plan.max_restart_delay_ms);
+                    fresh.start.inherit_doubt(&slot.start);
+                    fresh
+                }
+                None => Slot::new(plan, core.plan.max_restart_delay_ms),
+            };
+            self.slots.push(slot);
         }
         let plans = &core.plan.containers;
         let obsolete = core.ledger.cancel(|flight| match &flight.effect {

@@ -41,6 +41,20 @@ fn should_restart_failing_container_when_pod_restart_policy_is_always() {
 }
 
 #[test]
+fn the_back_off_of_crashes_may_be_limited() {
+    for (hold_ms, delays_ms) in
+        [(1_000, [0, 1_000, 1_000]), (15_000, [0, 10_000, 15_000]), (300_000, [0, 10_000, 20_000])]
+    {
+        let story = Story::new(&format!("Always a hold={hold_ms}"), &[("a", "exit 1 in 500")]).until(60_000);
+        for (attempt, delay_ms) in delays_ms.into_iter().enumerate() {
+            let exited_ms = story.when(&format!("exit a#{attempt} 1"));
+            let waited_ms = story.when(&format!("start a#{}", attempt + 1)) - exited_ms;
+            assert!((delay_ms..delay_ms + 100).contains(&waited_ms), "{hold_ms}: {waited_ms} after attempt {attempt}");
+        }
+    }
+}
+
+#[test]
 fn should_not_launch_second_container_before_post_start_of_the_first_container_completed() {
     let story = Story::new("Always a:post b", &[("a", "post 5000")]).until(3_000);
     story.order("start a#0, post a#0").never("start b").is("a", "ContainerCreating").phase(Phase::Pending);

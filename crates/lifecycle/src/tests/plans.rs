@@ -3,7 +3,7 @@
 //! First the pod's policy, `@` its grace; then the containers: `a*` pulls always, `a-` never; after the colon what it has:
 //! `init`, `sidecar`; `never`, `onfailure`, `always`; `post`, `pre`; `startup`, `live`, `ready` (`xN`: N failures in a row
 //! count, `/MS`: a grace of its own); `all=CODE`, `again=CODE`, `all!CODE` (any other code): rules.
-//! `host` puts it into the machine's network, `deadline=MS` limits its time, `gen=N` is its generation.
+//! `host` puts it into the machine's network, `deadline=MS` limits its time, `hold=MS` its back-off, `gen=N` is its generation.
 
 use crate::*;
 
@@ -19,6 +19,7 @@ pub(super) fn plan(text: &str) -> PodPlan {
         restart_policy: policy_of(&policy.to_lowercase()).expect("a policy"),
         grace_ms: grace.parse().expect("a grace"),
         active_deadline_ms: None,
+        max_restart_delay_ms: backoff::CRASH.max_ms,
         host_network: false,
         containers: Vec::new(),
     };
@@ -26,6 +27,7 @@ pub(super) fn plan(text: &str) -> PodPlan {
         match word.split_once('=') {
             _ if word == "host" => plan.host_network = true,
             Some(("deadline", ms)) => plan.active_deadline_ms = Some(ms.parse().expect("a deadline")),
+            Some(("hold", ms)) => plan.max_restart_delay_ms = ms.parse().expect("a delay"),
             Some(("gen", generation)) => plan.generation = generation.parse().expect("a generation"),
             _ => plan.containers.push(container(word, plan.restart_policy)),
         }

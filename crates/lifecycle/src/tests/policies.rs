@@ -367,3 +367,10 @@ fn the_report_names_what_hinders_the_pod() {
     script.run("3000 delete 0 => stop a#0 2000\n 3001 failed:KillContainerError stop a#0 =>");
     assert_eq!(problem(&script).as_deref(), Some("KillContainerError"));
 }
+
+#[test]
+fn an_init_container_of_which_nothing_is_left_has_completed_once_a_later_one_was_begun() {
+    let mut script = Script::new("Always i:init a");
+    script.run("1001 see s0 a#0 =>\n 1002 admit => set_up\n 1002 is i 0\n 1002 phase Running\n 1002 ready true");
+    assert!(script.machine.report().conditions.initialized.status);
+}

@@ -98,6 +98,23 @@ fn rule_01_a_terminal_phase_is_never_left() {
 }
 
 #[test]
+fn rule_01_a_pod_that_ends_has_not_ended_while_a_start_may_come_about() {
+    Script::new("Never s:sidecar a").run(
+        "1000 admit                  => inspect
+         1010 see s0 s#0 a#0         => set_up
+         1011 ok inspect             =>
+         1012 ok set_up              =>
+         1060 event s0 s#0=1 a#0     => start s#1 in s0
+         1070 delete 30000           => cancel start s#1 in s0, stop a#0 30000
+         1080 event s0 s#0=1 a#0=143 =>
+         1080 phase Running
+         1081 ok stop a#0            => remove a#0
+         1090 cancelled start s#1 in s0 => remove s#0, stop_sandbox s0
+         1090 phase Failed",
+    );
+}
+
+#[test]
 fn rule_02_a_grace_only_shrinks_and_a_shorter_one_overtakes() {
     Script::up("Always a").run(
         "2000 delete 30000           => stop a#0 30000
@@ -372,5 +389,40 @@ fn rule_06_a_stale_answer_does_not_bring_back_what_was_removed() {
        900002 ok remove a#0          =>
        900003 old 900001 s0 a#0=1 a#1=1 a#2 =>
        900004 see s0 a#0=1 a#1=1 a#2 => remove a#0",
+    );
+}
+
+#[test]
+fn rule_06_a_late_event_does_not_bring_back_what_was_forgotten() {
+    Script::up("Always a:pre").run(
+        "2000 event s0 a#0=1         => start a#1 in s0
+         2001 ok start a#1           =>
+       900000 event s0 a#1=1         => start a#2 in s0
+       900001 ok start a#2           => remove a#0
+       900002 ok remove a#0          =>
+       900003 see s0 a#1=1 a#2       =>
+       900004 event s0 a#0 a#1=1 a#2 =>
+       900005 tick                   => inspect
+       900006 see s0 a#1=1 a#2       =>
+       900006 ok inspect             =>
+       900006 is a Running
+       900006 deadline none",
+    );
+}
+
+#[test]
+fn rule_05_unknown_start_of_a_plan_that_changed_meanwhile_is_looked_for() {
+    Script::new("Always a").run(
+        "1001 see                    =>
+         1002 admit                  => set_up, image a
+         1003 ok set_up              => sandbox 0
+         1004 ok image a             =>
+         1005 ok sandbox 0           => start a#0 in s0
+         1006 hash a new             => image a
+         1007 ok image a             =>
+         1008 unknown start a#0      =>
+         1009 tick                   => inspect
+         1010 see s0 a#0             => stop a#0 30000
+         1010 ok inspect             =>",
     );
 }

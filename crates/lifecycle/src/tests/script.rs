@@ -2,7 +2,7 @@
 //!
 //! Inputs: `admit`, `tick`, `delete GRACE`, `images`, `hash NAME HASH` (the plan changes in place),
 //! `see OBJECTS` (an answer asked for at this very time), `old STAMP OBJECTS`, `event OBJECTS` (unstamped),
-//! `reject REASON`, `ok|failed|gone|cancelled|unknown EFFECT`, `failed:REASON EFFECT`.
+//! `reject REASON`, `ok|ill|failed|gone|cancelled|unknown EFFECT`, `failed:REASON EFFECT`.
 //! Objects: `s0` (ready), `s0!` (not ready), `s0?` (no address), and after the sandbox they are in `a#0` (running),
 //! `a#0=new`, `a#0=?`, `a#0=137` (exited), each with `/HASH` if it differs from the plan's.
 //! Checks: `is NAME STATE`, `last NAME CODE`, `restarts NAME N`, `phase P`, `stage S`, `deadline MS`, `ready BOOL`, `ips LIST`.
@@ -53,6 +53,7 @@ pub(super) fn done_of(effect: &Effect) -> Done {
         }
         Effect::EnsureImage { container } => Done::Image { image_ref: format!("ref-{container}") },
         Effect::StartContainer { container, attempt, .. } => Done::Container { id: format!("{container}#{attempt}") },
+        Effect::Probe { .. } => Done::Probe { healthy: true, output: String::new() },
         _ => Done::Nothing,
     }
 }
@@ -156,6 +157,7 @@ impl Script {
                     Some(("failed", reason)) => failure(FailureClass::Retry, reason),
                     _ => match word {
                         "ok" => Outcome::Ok(done_of(&effect)),
+                        "ill" => Outcome::Ok(Done::Probe { healthy: false, output: "it said so".into() }),
                         "failed" => failure(FailureClass::Retry, "Broken"),
                         "gone" => failure(FailureClass::Gone, "Gone"),
                         "cancelled" => failure(FailureClass::Cancelled, "Cancelled"),

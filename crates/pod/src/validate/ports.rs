@@ -7,8 +7,6 @@ use core::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort};
 use std::collections::BTreeSet;
 
-const NEEDS_HOST_NETWORK: &str = "not supported yet without hostNetwork: leave it out or set spec.hostNetwork to true";
-
 pub(super) fn check(path: &str, container: &Container, scope: &Scope<'_>, errors: &mut Errors) {
     let mut names_seen = BTreeSet::new();
     for (index, port) in container.ports.iter().flatten().enumerate() {
@@ -23,30 +21,21 @@ pub(super) fn check(path: &str, container: &Container, scope: &Scope<'_>, errors
             }
         }
         errors.one_of(&format!("{path}.protocol"), port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]);
-        match scope.spec.host_network {
-            Some(true) => check_published(&path, port, errors),
-            _ => check_unpublished(&path, port, errors),
-        }
+        check_published(&path, port, scope, errors);
     }
 }
 
 /// In the machine's network a port is where it is: defaults made the two equal unless the manifest says otherwise.
-fn check_published(path: &str, port: &ContainerPort, errors: &mut Errors) {
-    if let Some(host_port) = port.host_port.filter(|host_port| *host_port != port.container_port) {
+fn check_published(path: &str, port: &ContainerPort, scope: &Scope<'_>, errors: &mut Errors) {
+    let host_port = port.host_port.unwrap_or(0);
+    if !(0..=65_535).contains(&host_port) {
+        errors.invalid(format!("{path}.hostPort"), host_port, "must be 1 to 65535, or 0 for none");
+    } else if scope.spec.host_network == Some(true) && host_port != port.container_port {
         let message = format!("must be the containerPort, {}, as hostNetwork is true", port.container_port);
         errors.invalid(format!("{path}.hostPort"), host_port, message);
     }
     if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty() && ip.parse::<IpAddr>().is_err()) {
         errors.invalid(format!("{path}.hostIP"), ip, "must be an IP address");
-    }
-}
-
-fn check_unpublished(path: &str, port: &ContainerPort, errors: &mut Errors) {
-    if let Some(host_port) = port.host_port.filter(|host_port| *host_port != 0) {
-        errors.invalid(format!("{path}.hostPort"), host_port, NEEDS_HOST_NETWORK);
-    }
-    if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
-        errors.invalid(format!("{path}.hostIP"), ip, NEEDS_HOST_NETWORK);
     }
 }
 

@@ -161,11 +161,13 @@ fn port_table() {
     let twice = json!([{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]);
     refused(ports(twice), "ports[1].name: found \"a\": another port");
     refused(ports(json!([{"containerPort": 1, "protocol": "tcp"}])), "must be one of TCP, UDP, SCTP");
-    refused(ports(json!([{"containerPort": 1, "hostPort": 80}])), "hostPort: found \"80\": not supported yet");
-    refused(
-        ports(json!([{"containerPort": 1, "hostIP": "127.0.0.1"}])),
-        "hostIP: found \"127.0.0.1\": not supported yet",
-    );
+    accepted(ports(json!([{"containerPort": 1, "hostPort": 80, "hostIP": "127.0.0.1"}])));
+    for bad in [-1, 65_536] {
+        refused(ports(json!([{"containerPort": 1, "hostPort": bad}])), "hostPort: found");
+    }
+    refused(ports(json!([{"containerPort": 1, "hostPort": 80, "hostIP": "here"}])), "must be an IP address");
+    let taken = json!([{"containerPort": 1, "hostPort": 80}, {"containerPort": 2, "hostPort": 80}]);
+    refused(ports(taken), "another port of the pod has this host port");
     accepted(ports(json!([{"containerPort": 65535, "name": "a", "protocol": "SCTP", "hostPort": 0, "hostIP": ""}])));
 }
 

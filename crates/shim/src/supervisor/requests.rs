@@ -57,8 +57,9 @@ impl Supervisor {
     fn start(&mut self, id: &str, reply: Reply) -> Result<()> {
         let dir = records::container_dir(&self.dir, id)?;
         let step = || format!("start the container {id}");
-        if self.containers.iter().any(|container| container.id == id) {
-            return Err(not_found(step(), "it was started already"));
+        if let Some(at) = self.containers.iter().position(|container| container.id == id) {
+            self.start_again(at, reply);
+            return Ok(());
         }
         if self.containers.len() >= MAX_CONTAINERS {
             return Err(refused(step(), format!("there are {MAX_CONTAINERS} containers already: forget some")));
@@ -76,6 +77,20 @@ impl Supervisor {
         self.arm_timer();
         // One that cannot be watched is killed, and nobody will learn of its end: better to say so than to wait.
         watched
+    }
+
+    /// An engine that was killed while it waited for a start does not know of it, and its successor asks once more: one
+    /// start, of which the last one who asked is told.
+    fn start_again(&mut self, at: usize, reply: Reply) {
+        let started = match &mut self.containers[at].phase {
+            Phase::Starting(startup) => {
+                startup.reply = reply;
+                return;
+            }
+            Phase::Running(started) | Phase::Exited(started, _) => started.clone(),
+            Phase::Ending(ending) => ending.started.clone(),
+        };
+        self.answer(reply, Response::Started(started), None);
     }
 
     /// The pod's PID 1 is made when the first container needs it.

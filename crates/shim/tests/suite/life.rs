@@ -43,6 +43,21 @@ fn f_b05_every_end_is_told_and_recorded_as_it_was() {
 }
 
 #[test]
+fn b_03_a_start_that_is_asked_for_once_more_is_one_start() {
+    let Some(mut sandbox) = sandbox() else { return };
+    let spec = sandbox.spec("c", "echo begun; exec sleep 600");
+    let started = sandbox.start(&spec).unwrap();
+    let again = || Request::Start { container: "c".into() };
+    assert!(matches!(sandbox.client.ask(again()), Response::Started(record) if record == started));
+    sandbox.client.ask(stop("c", 9, 0));
+    let ended = sandbox.client.exited("c");
+    assert!(matches!(sandbox.client.ask(again()), Response::Started(record) if record == started));
+    let Response::Containers(states) = sandbox.client.ask(Request::List) else { panic!("a list") };
+    assert_eq!(states.iter().map(|state| state.exit.clone()).collect::<Vec<_>>(), [Some(ended)]);
+    assert_eq!(sandbox.output("c"), "begun\n");
+}
+
+#[test]
 fn a_signal_without_a_pid_namespace_is_reported_as_one() {
     let Some(mut sandbox) = sandbox() else { return };
     for signal in [1, 2, 3, 6, 9, 15, 34] {
@@ -186,7 +201,6 @@ fn requests_that_cannot_be_met_are_answered_with_the_reason() {
     for (request, kind) in [
         (Request::Start { container: "none".into() }, FailureKind::NotFound),
         (Request::Start { container: "../c".into() }, FailureKind::Refused),
-        (Request::Start { container: "c".into() }, FailureKind::NotFound),
         (stop("none", 15, 0), FailureKind::NotFound),
         (stop("c", 0, 0), FailureKind::Refused),
         (stop("c", 65, 10), FailureKind::Refused),

@@ -1,12 +1,12 @@
 //! The order in which containers begin and end: init containers one after the other, sidecars last and in reverse.
 
 use super::Checker;
-use crate::facts::{Fact, Known};
+use crate::facts::{Fact, Flight, Known};
 use crate::marks::{Mark, Marks};
 
 use crate::truth::Container;
-use lifecycle::{ContainerKind, Effect, ObservedState, PodPlan, Stage};
-use std::collections::BTreeMap;
+use lifecycle::{ContainerKind, Done, Effect, ObservedState, Outcome, PodPlan, Stage};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of a container's newest run in one sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub(super) struct Order {
     /// Sandboxes in which a regular container was begun.
     initialized: BTreeMap<String, bool>,
     ending: BTreeMap<String, Option<u64>>,
+    /// Containers that the present kubelet has stopped.
+    stopped: BTreeSet<String>,
+    /// Containers that it has heard of: what it cannot know of it cannot wait for.
+    heard_of: BTreeSet<String>,
 }
 
 impl Checker for Order {
@@ -31,7 +35,11 @@ impl Checker for Order {
 
     fn see(&mut self, fact: &Fact<'_>, known: &Known, marks: &mut Marks) -> Result<(), String> {
         match fact {
-            Fact::KubeletStarted => self.ending.clear(),
+            Fact::KubeletStarted => {
+                self.ending.clear();
+                self.stopped.clear();
+                self.heard_of.clear();
+            }
             Fact::Started(started) => {
                 let again = known.truth.containers.iter().find(|other| {
                     other.alive()
@@ -50,6 +58,11 @@ impl Checker for Order {
                 self.runs.insert(run, Fate::Ran);
                 return result;
             }
+            // An event alone that shows a stranger is doubted until an answer shows it too.
+            Fact::Saw { pod, stamp_ms: 1.., .. } => {
+                self.heard_of.extend(pod.containers.iter().map(|seen| seen.id.clone()));
+            }
+            Fact::Heard { outcome: Outcome::Ok(Done::Container { id }), .. } => _ = self.heard_of.insert(id.clone()),
             Fact::Exited(exited) => {
                 let started = !matches!(exited.seen.state, ObservedState::Exited { started_at_ns: 0, .. });
                 if let Some(code) = exited.exit_code().filter(|_| started) {
@@ -71,11 +84,14 @@ impl Checker for Order {
             }
             Fact::Ended { uid, .. } => _ = self.ending.remove(*uid),
             Fact::Issued(flight) => {
-                if let Effect::StopContainer { container_id, .. } = flight.effect()
-                    && let Some(Some(kill_at_ms)) = self.ending.get(&flight.uid)
+                let Effect::StopContainer { container_id, .. } = flight.effect() else { return Ok(()) };
+                // One that was being stopped for its own sake has had its turn.
+                let first = self.stopped.insert(container_id.clone());
+                if let Some(Some(kill_at_ms)) = self.ending.get(&flight.uid)
                     && known.now_ms < *kill_at_ms
+                    && first
                 {
-                    return in_reverse(container_id, known, marks);
+                    return self.in_reverse((flight, container_id), known, marks);
                 }
             }
             _ => {}
@@ -127,29 +143,27 @@ impl Order {
         }
         Err(format!("{}: {} runs after the pod was initialized", started.key.uid, started.seen.name))
     }
-}
 
-/// While there is grace, a sidecar is stopped only when all regular containers and all later sidecars are dead.
-fn in_reverse(id: &str, known: &Known, marks: &mut Marks) -> Result<(), String> {
-    let Some(stopped) = known.truth.container(id) else { return Ok(()) };
-    let plans = known.flights.values().rev().find(|flight| flight.uid == stopped.key.uid && flight.job.pod.is_some());
-    let Some(plan) = plans.and_then(|flight| flight.job.pod.as_deref()).map(agent::core::plan_of) else {
-        return Ok(());
-    };
-    let Some(index) = plan.containers.iter().position(|of| of.name == stopped.seen.name) else { return Ok(()) };
-    if plan.containers[index].kind != ContainerKind::Sidecar {
-        return Ok(());
-    }
-    for later in &plan.containers[index + 1..] {
-        let runs = known
-            .truth
-            .containers
-            .iter()
-            .find(|other| other.alive() && other.key.uid == stopped.key.uid && other.seen.name == later.name);
-        if let Some(other) = runs {
-            return Err(format!("sidecar {id} is stopped while {} runs", other.seen.id));
+    /// While there is grace, a sidecar is stopped only when all regular containers and all later sidecars are dead.
+    fn in_reverse(&self, (flight, id): (&Flight, &str), known: &Known, marks: &mut Marks) -> Result<(), String> {
+        let Some(stopped) = known.truth.container(id) else { return Ok(()) };
+        // Of an orphan nobody knows what its containers are.
+        let Some(plan) = flight.job.pod.as_deref().map(agent::core::plan_of) else { return Ok(()) };
+        let Some(index) = plan.containers.iter().position(|of| of.name == stopped.seen.name) else { return Ok(()) };
+        if plan.containers[index].kind != ContainerKind::Sidecar {
+            return Ok(());
         }
+        for later in &plan.containers[index + 1..] {
+            let runs = known
+                .truth
+                .containers
+                .iter()
+                .find(|other| other.alive() && other.key.uid == stopped.key.uid && other.seen.name == later.name);
+            if let Some(other) = runs {
+                return Err(format!("sidecar {id} is stopped while {} runs", other.seen.id));
+            }
+        }
+        marks.hit(Mark::SidecarsInReverse);
+        Ok(())
     }
-    marks.hit(Mark::SidecarsInReverse);
-    Ok(())
 }

@@ -30,16 +30,12 @@ impl Checker for Orphans {
                     marks.hit(Mark::OrphanWaited);
                 }
             }
-            Fact::Issued(flight) if destroys(flight.effect()) => {
-                if !known.all_reported() && !self.wanted.contains(&flight.uid) {
-                    return Err(format!("{:?} of {} before every source has spoken", flight.effect(), flight.uid));
-                }
+            Fact::Issued(flight)
+                if destroys(flight.effect()) && !known.all_reported() && !self.wanted.contains(&flight.uid) =>
+            {
+                return Err(format!("{:?} of {} before every source has spoken", flight.effect(), flight.uid));
             }
-            Fact::Ended { uid, .. } => {
-                if !self.wanted.contains(*uid) {
-                    marks.hit(Mark::OrphanEnded);
-                }
-            }
+            Fact::Ended { uid, .. } if !self.wanted.contains(*uid) => marks.hit(Mark::OrphanEnded),
             _ => {}
         }
         Ok(())

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 /// What a container is said to have ended with when nobody knows.
 const UNKNOWN_CODE: i32 = 137;
+/// Why, where the runtime has lost it.
+const LOST: &str = "Unknown";
 
 #[derive(Default)]
 pub(super) struct Codes {
@@ -59,7 +61,9 @@ impl Codes {
         let fresh = self.told.insert(ended.container_id.clone());
         match really {
             Some(code) if *code == ended.exit_code => {
-                if fresh && *code != 0 {
+                if fresh && ended.reason == LOST {
+                    marks.hit(Mark::CodeUnknown);
+                } else if fresh && *code != 0 {
                     marks.hit(Mark::CodeReported);
                 }
                 Ok(())

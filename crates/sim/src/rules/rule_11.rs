@@ -39,7 +39,14 @@ impl Checker for BackOff {
         match fact {
             Fact::KubeletStarted => *self = BackOff::default(),
             Fact::ImagesChanged => self.images.clear(),
-            Fact::SourceReported => self.images.clear(),
+            Fact::SourceReported => {
+                self.images.clear();
+                // Another version of a container begins a row of its own, even if the former one comes back.
+                self.rows.retain(|(uid, _, name), row| {
+                    let mut plans = known.plans(uid).into_iter().flat_map(|plan| &plan.containers);
+                    plans.all(|of| of.name != *name || of.hash == row.hash)
+                });
+            }
             Fact::Saw { pod, .. } => {
                 for seen in &pod.containers {
                     if matches!(seen.state, ObservedState::Exited { .. }) {
@@ -70,9 +77,9 @@ impl Checker for BackOff {
                 Effect::StopContainer { container_id, .. } => {
                     self.stopped.insert(container_id.clone(), known.now_ms);
                 }
-                Effect::StartContainer { container, attempt, .. } => {
+                Effect::StartContainer { container, attempt, sandbox_id, .. } => {
                     let row = (flight.uid.clone(), flight.generation, container.clone());
-                    return self.restart(row, *attempt, known, marks);
+                    return self.restart(row, (*attempt, sandbox_id), known, marks);
                 }
                 _ => {}
             },
@@ -86,7 +93,7 @@ impl BackOff {
     fn restart(
         &mut self,
         key: (String, u64, String),
-        attempt: u32,
+        (attempt, sandbox_id): (u32, &str),
         known: &Known,
         marks: &mut Marks,
     ) -> Result<(), String> {
@@ -108,7 +115,8 @@ impl BackOff {
             && by_itself
             && newest.seen.hash == of.hash
             && newest.exit_code().is_some_and(|code| of.kind != ContainerKind::Init || code != 0)
-            && known.truth.sandboxes.iter().any(|home| home.seen.id == newest.seen.sandbox_id && home.seen.ready);
+            // In a new sandbox everything begins anew.
+            && newest.seen.sandbox_id == sandbox_id;
         let Some(exited_ms) = self.exits.get(id).copied().filter(|_| crashed && !all) else { return Ok(()) };
         let row = self.rows.entry(key.clone()).or_default();
         if row.hash != of.hash {

@@ -13,6 +13,9 @@ use lifecycle::{
 
 /// A call that changes something is given up on after this, as the agent does it.
 const CALL_WITHIN_MS: u64 = 120_000;
+/// A pod of which a container is given so long to stop is often unwanted meanwhile, which shortens that.
+const LONG_GRACE_MS: u64 = 31_000;
+const UNWANTED_PERMILLE: u64 = 800;
 /// A kubelet that was killed had sent what it asked for, so often in a thousand.
 const SENT_PERMILLE: u64 = 500;
 
@@ -38,6 +41,13 @@ impl World {
             heard: false,
         };
         super::judge((&mut self.checkers, &mut self.marks), &Fact::Issued(&flight), &self.known, &mut self.broken);
+        if let Effect::StopContainer { grace_ms: LONG_GRACE_MS.., .. } = flight.effect()
+            && self.options.edits > 0
+            && self.rng.chance(UNWANTED_PERMILLE)
+        {
+            let after_ms = self.rng.between(1, 100);
+            self.at(after_ms, Happening::Unwant(flight.uid.clone()));
+        }
         self.known.flights.insert(serial, flight);
         // It may have been given up in the very step that asked for it.
         self.see_cancels();
@@ -86,6 +96,9 @@ impl World {
         if orphaned && (own || !self.rng.chance(SENT_PERMILLE)) {
             return;
         }
+        if orphaned && self.is_beyond_knowing(&flight) {
+            return;
+        }
         let fate = flight.fate;
         let happens = !matches!(fate, Fate::FailsBefore | Fate::UnknownBefore);
         let real = if self.runtime_down && !is_file_work(&flight.job.effect) {
@@ -115,6 +128,18 @@ impl World {
             self.at(CALL_WITHIN_MS + 31_000, Happening::GiveUp);
             self.answer_stops();
         }
+    }
+
+    /// A start that hung in the runtime over the kubelet's death, while the next kubelet has started an attempt that was
+    /// already there: no name holds it back, and nobody can know of it. Real runtimes give such calls up.
+    fn is_beyond_knowing(&self, flight: &Flight) -> bool {
+        let Effect::StartContainer { container, .. } = flight.effect() else { return false };
+        self.known.truth.containers.iter().any(|known| {
+            known.alive()
+                && known.key.uid == flight.uid
+                && known.seen.name == *container
+                && known.started_ms > flight.issued_ms
+        })
     }
 
     fn answer_after(&mut self, flight: &Flight, fate: Fate) -> u64 {
@@ -314,7 +339,10 @@ impl World {
         self.note(format_args!("{}/{} end {} {}", flight.uid, flight.generation, flight.id.0, brief(&outcome)));
         let inspected = *flight.effect() == Effect::Inspect;
         let observed = flight.observed.clone().filter(|_| inspected && matches!(outcome, Outcome::Ok(_)));
-        if let Some((stamp_ms, pod)) = &observed {
+        let current = self.kubelet.as_ref().and_then(|kubelet| kubelet.reports.get(&flight.uid));
+        let current = current.is_some_and(|(generation, _)| *generation == flight.generation);
+        // What a machine that is gone has asked, nobody hears.
+        if let Some((stamp_ms, pod)) = observed.as_ref().filter(|_| current) {
             let fact = Fact::Saw { uid: &flight.uid, stamp_ms: *stamp_ms, pod };
             super::judge((&mut self.checkers, &mut self.marks), &fact, &self.known, &mut self.broken);
         }

@@ -6,7 +6,7 @@ use crate::kubelet::Mutant;
 use crate::truth::Change;
 use agent::core::{Job, Message, Request, RuntimeEvent, RuntimePod, digest_of};
 use cri::keys::PodKey;
-use lifecycle::{Effect, EffectId, Memory, ObservedPod, ObservedState, Stage, UNSTAMPED};
+use lifecycle::{Effect, EffectId, Memory, ObservedContainer, ObservedPod, ObservedState, Stage, UNSTAMPED};
 
 /// Between listings, as the agent has them.
 const LIST_CALM_MS: u64 = 60_000;
@@ -55,23 +55,38 @@ impl World {
         {
             *grace_ms = 0;
         }
-        let starts = matches!(job.effect, Effect::StartContainer { .. });
-        if starts {
-            self.last_start.insert(uid.clone(), (generation, id, job.clone()));
+        let machine = (uid, generation);
+        self.issue((machine.0.clone(), generation, id), job.clone());
+        if self.mutant.is_some() {
+            self.abuse(&machine, id, job);
         }
-        let stops = matches!(job.effect, Effect::StopContainer { .. });
-        self.issue((uid.clone(), generation, id), job.clone());
-        if starts && self.mutant == Some(Mutant::DoublesStarts) {
-            self.issue((uid.clone(), generation, EffectId(id.0 + 1_000_000)), job);
-        }
-        let ending = self.kubelet.as_ref().and_then(|kubelet| kubelet.reports.get(&uid));
+    }
+
+    /// What a broken kubelet asks for besides.
+    fn abuse(&mut self, (uid, generation): &(String, u64), id: EffectId, job: Box<Job>) {
+        let issue = |world: &mut World, offset: u64, job: Box<Job>| {
+            world.issue((uid.clone(), *generation, EffectId(id.0 + offset)), job);
+        };
+        let ending = self.kubelet.as_ref().and_then(|kubelet| kubelet.reports.get(uid));
         let ending = ending.is_some_and(|(_, report)| report.stage >= Stage::Terminating);
-        if stops
-            && ending
-            && self.mutant == Some(Mutant::StartsWhileEnding)
-            && let Some((generation, id, job)) = self.last_start.remove(&uid)
-        {
-            self.issue((uid, generation, EffectId(id.0 + 2_000_000)), job);
+        match (self.mutant, &job.effect) {
+            (Some(Mutant::DoublesStarts), Effect::StartContainer { .. }) => issue(self, 1_000_000, job),
+            (Some(Mutant::SkipsInit), Effect::StartContainer { container, .. }) if container.starts_with('i') => {
+                let mut job = job;
+                if let Effect::StartContainer { container, .. } = &mut job.effect {
+                    "c0".clone_into(container);
+                }
+                issue(self, 2_000_000, job);
+            }
+            (Some(Mutant::StartsWhileEnding), Effect::StopContainer { .. }) if ending => {
+                if let Some((_, _, job)) = self.last_start.remove(uid) {
+                    issue(self, 3_000_000, job);
+                }
+            }
+            (_, Effect::StartContainer { .. }) => {
+                self.last_start.insert(uid.clone(), (*generation, id, job));
+            }
+            _ => {}
         }
     }
 
@@ -131,11 +146,9 @@ impl World {
                     let code = container.exit_code().unwrap_or(-1);
                     self.note(format_args!("  {} {} exits {code}", container.key.uid, container.seen.id));
                     self.tell(&Fact::Exited(container));
-                    self.hurry(&container.key.uid);
                 }
                 Change::Removed(container) => {
                     self.note(format_args!("  {} {} removed", container.key.uid, container.seen.id));
-                    self.tell(&Fact::Removed(container));
                 }
                 Change::Sandbox(_) => {}
             }
@@ -147,14 +160,19 @@ impl World {
     }
 
     /// A mutant starts what has just crashed.
-    fn hurry(&mut self, uid: &str) {
+    fn hurry(&mut self, uid: &str, pod: &ObservedPod) {
         if self.mutant != Some(Mutant::ForgetsBackOff) || self.kubelet.is_none() {
             return;
         }
         let Some((generation, id, mut job)) = self.last_start.get(uid).cloned() else { return };
-        if let Effect::StartContainer { attempt, .. } = &mut job.effect {
-            *attempt += 1;
+        let Effect::StartContainer { container, attempt, .. } = &mut job.effect else { return };
+        let crashed = |seen: &ObservedContainer| {
+            seen.name == *container && seen.attempt == *attempt && matches!(seen.state, ObservedState::Exited { .. })
+        };
+        if !pod.containers.iter().any(crashed) {
+            return;
         }
+        *attempt += 1;
         let id = EffectId(id.0 + 3_000_000);
         self.last_start.insert(uid.to_owned(), (generation, id, job.clone()));
         self.issue((uid.to_owned(), generation, id), job);
@@ -210,7 +228,9 @@ impl World {
         let fact = Fact::Saw { uid: &uid, stamp_ms: UNSTAMPED, pod: &event.pod.observed };
         super::judge((&mut self.checkers, &mut self.marks), &fact, &self.known, &mut self.broken);
         self.note(format_args!("{uid} event"));
+        let pod = event.pod.observed.clone();
         self.deliver(message, Some(&uid));
+        self.hurry(&uid, &pod);
     }
 
     /// The runtime gathers an answer outside of any effect.

@@ -84,6 +84,15 @@ impl World {
         }
     }
 
+    pub(super) fn unwant(&mut self, uid: &str) {
+        let index = self.files.iter().position(|file| file.version.plan.uid == uid && !file.contends);
+        if let Some(index) = index.filter(|_| !self.known.calm) {
+            let source = self.files[index].source;
+            self.remove(index);
+            self.report_soon(source);
+        }
+    }
+
     fn replace(&mut self, index: usize) {
         let name = pods::name_of(&self.files[index].version.plan.uid).to_owned();
         let (manifest, version) = self.invent(&name);
@@ -113,7 +122,6 @@ impl World {
             let (epoch, after_ms) = (self.known.epoch, self.rng.between(0, 30));
             self.at(after_ms, Happening::Report { epoch, source });
         }
-        // The edits that follow come after it.
     }
 
     fn spoil(&mut self, index: usize) {
@@ -201,7 +209,6 @@ impl World {
         let mut changed = Pod::clone(pod);
         match (self.mutant, &mut changed.spec) {
             (Some(Mutant::ForgetsGate), _) => changed.metadata.name.clone_from(&changed.metadata.uid),
-            (Some(Mutant::SkipsInit), Some(spec)) => spec.init_containers = None,
             (Some(Mutant::MissesEdits), Some(spec)) => {
                 for container in &mut spec.containers {
                     container.image = Some(format!("image-{}:1", container.name));

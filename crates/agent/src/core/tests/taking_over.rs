@@ -49,7 +49,8 @@ fn a_pod_that_ran_before_is_not_asked_whether_it_may() {
         let mut agent = agent(1);
         let mut outbox = Outbox::new();
         let stored = Stored { pod: None, memory: Some(memory("u1")) };
-        let (pods, stored) = if remembered { (vec![runtime_pod("a", "u1")], vec![("u1", stored)]) } else { Default::default() };
+        let (pods, stored) =
+            if remembered { (vec![runtime_pod("a", "u1")], vec![("u1", stored)]) } else { Default::default() };
         agent.take(at(1), started_with(pods, stored), &mut outbox);
         agent.take(at(2), report(0, &[pod_with("a", "u1", &asks)]), &mut outbox);
         assert_eq!(status(&agent, "u1").phase.as_deref(), Some(phase));
@@ -96,10 +97,9 @@ fn a_pod_that_was_being_ended_and_is_wanted_again_ends_first() {
     let stored = Stored { pod: Some(pod("a", "u1")), memory: Some(memory) };
     agent.take(at(1), started_with(vec![runtime_pod("a", "u1")], vec![("u1", stored)]), &mut outbox);
     agent.take(at(2), report(0, &[pod("a", "u1")]), &mut outbox);
-    let asked = asked(&mut outbox);
-    assert!(asked.iter().any(|ask| ask.starts_with("u1: StopContainer")), "{asked:?}");
-    agent.take(at(3), Message::Inspected { uid: "u1".into(), stamp: 3, pod: None }, &mut outbox);
-    let asked = complete_all(&mut agent, at(4), &mut outbox);
+    let stops = |request: &Request| matches!(request, Request::Perform { job, .. } if matches!(job.effect, Effect::StopContainer { .. }));
+    assert!(outbox.iter().any(stops), "{outbox:?}");
+    let asked = settle(&mut agent, 4, &mut outbox);
     let forgotten = asked.iter().position(|ask| ask.starts_with("ForgetMemory")).unwrap();
     let begun = asked.iter().position(|ask| ask == "u1: SetUp").unwrap();
     assert!(forgotten < begun, "{asked:?}");
@@ -125,14 +125,15 @@ fn what_is_only_left_on_disk_is_cleaned_under_its_name() {
     agent.take(at(2), report(0, &[]), &mut outbox);
     assert_eq!(asked(&mut outbox), ["FindLeftovers"]);
     agent.take(at(3), Message::Leftovers(vec!["u1".into(), "other".into()]), &mut outbox);
-    let jobs: Vec<(String, String)> = outbox
-        .iter()
-        .filter_map(|request| match request {
-            Request::Perform { job, .. } if job.effect == Effect::TearDown => Some((job.key.name.clone(), job.key.uid.clone())),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(jobs, [("a".to_owned(), "u1".to_owned()), (String::new(), "other".to_owned())]);
+    agent.tick(at(100), &mut outbox);
+    let jobs = outbox.iter().filter_map(|request| match request {
+        Request::Perform { job, .. } => Some((job.key.name.clone(), job.key.uid.clone())),
+        _ => None,
+    });
+    let named: BTreeSet<(String, String)> = jobs.collect();
+    assert_eq!(named, BTreeSet::from([("a".to_owned(), "u1".to_owned()), (String::new(), "other".to_owned())]));
+    let asked = settle(&mut agent, 100, &mut outbox);
+    assert!(asked.contains(&"u1: TearDown".to_owned()), "{asked:?}");
 }
 
 #[test]
@@ -161,7 +162,10 @@ fn a_pod_that_changes_in_place_is_stored_anew() {
     agent.take(at(2), report(0, &[pod("a", "u1")]), &mut outbox);
     complete_all(&mut agent, at(3), &mut outbox);
     agent.take(at(4), report(0, &[pod_with("a", "u1", &with_pre_stop())]), &mut outbox);
-    assert!(outbox.iter().any(|request| matches!(request, Request::SavePod(pod) if pod::uid(pod) == "u1")), "{outbox:?}");
+    assert!(
+        outbox.iter().any(|request| matches!(request, Request::SavePod(pod) if pod::uid(pod) == "u1")),
+        "{outbox:?}"
+    );
 }
 
 /// Effects are told apart by their numbers, which begin anew with every machine.

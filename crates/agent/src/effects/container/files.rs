@@ -64,11 +64,7 @@ pub(super) fn message_mount(
 }
 
 fn mount(inside: &str, outside: &Path) -> Result<v1::Mount, String> {
-    Ok(v1::Mount {
-        container_path: inside.to_owned(),
-        host_path: sandbox::text_of(outside)?,
-        ..Default::default()
-    })
+    Ok(v1::Mount { container_path: inside.to_owned(), host_path: sandbox::text_of(outside)?, ..Default::default() })
 }
 
 fn hosts_path(root_dir: &Path, pod: &Pod) -> Result<PathBuf, String> {

@@ -8,9 +8,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::dial::Line;
 
 /// Why there is no TLS.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(|| {
 });
 
 /// A TLS session over a connection to `host`.
-pub(super) async fn tls(host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+pub(super) async fn tls(host: &str, stream: Line) -> Result<TlsStream<Line>, TlsError> {
     let other = |error: &dyn std::fmt::Display| TlsError::Other(format!("tls: {error}"));
     let config = CONFIG.as_ref().map_err(|error| other(error))?.clone();
     let name = ServerName::try_from(host.to_owned()).map_err(|error| other(&error))?;
