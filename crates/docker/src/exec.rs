@@ -21,6 +21,9 @@ const SIZES: usize = 16;
 /// Between looks at a command that has closed its output: a little longer each time.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Docker knows the process of a command a moment after the command may have begun to write.
+const KNOWN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Which streams a command is to have.
 #[derive(Debug, Clone, Copy)]
@@ -214,13 +217,22 @@ impl Core {
         }
     }
 
-    /// Sends a signal to a command and its descendants. Whether it was found.
+    /// Sends a signal to a command and its descendants, as soon as Docker knows its process. False where there is none.
     pub(crate) async fn signal_exec(&self, exec: &str, container: &str, signal: Signal) -> bool {
-        let of = exec.to_owned();
-        let found = self.call("inspect exec", |docker| async move { docker.inspect_exec(&of).await }).await;
-        let Ok(found) = found else { return false };
-        let (Some(true), Some(pid @ 1..)) = (found.running, found.pid) else { return false };
-        let container = container.to_owned();
-        on_pool(move || signal_tree(pid, &container, signal)).await.unwrap_or(false)
+        let deadline = tokio::time::Instant::now() + KNOWN;
+        while tokio::time::Instant::now() < deadline {
+            let of = exec.to_owned();
+            let found = self.call("inspect exec", |docker| async move { docker.inspect_exec(&of).await }).await;
+            let Ok(found) = found else { return false };
+            if found.running == Some(false) && found.exit_code.is_some() {
+                return false;
+            }
+            if let Some(pid @ 1..) = found.pid {
+                let container = container.to_owned();
+                return on_pool(move || signal_tree(pid, &container, signal)).await.unwrap_or(false);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
     }
 }

@@ -20,8 +20,6 @@ const PIPE_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 16 << 10;
 /// A command that was killed is gone at once.
 const KILLED: Duration = Duration::from_secs(10);
-/// Between looks at one that Docker has not begun yet.
-const LOOK: Duration = Duration::from_millis(20);
 
 impl Core {
     /// Runs a command and returns its output and exit code. When its time is over, or nobody waits for it any more
@@ -66,20 +64,10 @@ impl Core {
 
     /// Kills a command and waits for its end. False where its process is not to be found.
     async fn kill_exec(&self, exec: &str, container: &str) -> bool {
-        let killing = async {
-            // Docker may still be starting it.
-            while !self.signal_exec(exec, container, Signal::KILL).await {
-                let of = exec.to_owned();
-                let found = self.call("inspect exec", |docker| async move { docker.inspect_exec(&of).await }).await;
-                if found.is_ok_and(|found| found.exit_code.is_some()) {
-                    return;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-            // Its end is wanted, not its code.
-            let _ = self.exec_end(exec).await;
-        };
-        tokio::time::timeout(KILLED, killing).await.is_ok()
+        let found = self.signal_exec(exec, container, Signal::KILL).await;
+        // Its end is wanted, not its code.
+        let ended = tokio::time::timeout(KILLED, self.exec_end(exec)).await;
+        found || ended.is_ok()
     }
 }
 

@@ -128,6 +128,14 @@ impl Daemon {
         let _ = child.kill();
         let _ = child.wait();
         let _ = fs::remove_file(self.dir.join("pid"));
+        // Its containerd goes with it; a daemon that finds it on its way out waits for it in vain.
+        let containerd = fs::read_to_string(self.dir.join("exec/containerd/containerd.pid")).unwrap_or_default();
+        let gone = || !self.processes().iter().any(|pid| pid.to_string() == containerd.trim());
+        while !gone() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Where nobody takes its exit status it seems to run on.
+        let _ = fs::remove_file(self.dir.join("exec/containerd/containerd.pid"));
     }
 
     /// Debian's client, the one that belongs to the daemon.
