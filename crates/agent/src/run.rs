@@ -1,11 +1,13 @@
 //! Starting the loop, and what runs around it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use lifecycle::Effect;
 use tokio::sync::mpsc;
@@ -17,6 +19,7 @@ use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
 use crate::effects::{self, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
+use crate::observe::RuntimePod;
 use crate::remembered::{self, Memories};
 use crate::sources::SourceReport;
 use crate::sources::files::FileSource;
@@ -40,6 +43,8 @@ const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// For what is still to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
+/// At the start the runtime is to tell of every pod within this; those it does not tell of are left for later.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// For one listing or inspection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
@@ -377,13 +382,48 @@ async fn start(world: &Arc<World>, messages: &mpsc::Sender<Message>) {
     let root_dir = world.config.root_dir.clone();
     let records = spawn_blocking(move || (Finished::new(&root_dir).load(), remembered::load(&root_dir))).await;
     let (finished, stored) = records.unwrap_or_default();
+    let (stamp, pods, unseen) = first_look(world, messages).await;
+    tell(messages, Message::Started { stamp, pods, unseen, finished, stored }).await;
+}
+
+/// What the runtime has, and which of it it does not tell of soon: one pod that hangs must not keep all from beginning.
+async fn first_look(world: &Arc<World>, messages: &mpsc::Sender<Message>) -> (u64, Vec<RuntimePod>, Vec<PodKey>) {
     let mut stamp = clock::mono_ms();
-    let pods = until_answered("pods", || {
+    let everything = until_answered("pods", || {
         stamp = clock::mono_ms();
-        observe::everything(&*world.runtime, &world.messages)
+        let asked = observe::everything(&*world.runtime, &world.messages);
+        async { tokio::time::timeout(TOLD_WITHIN, asked).await.map_or(Ok(None), |told| told.map(Some)) }
+    });
+    if let Some(pods) = everything.await {
+        return (stamp, pods, Vec::new());
+    }
+    let keys = until_answered("pods", || {
+        stamp = clock::mono_ms();
+        observe::keys(&*world.runtime)
+    });
+    let mut unseen: BTreeMap<String, PodKey> = keys.await.into_iter().map(|key| (key.uid.clone(), key)).collect();
+    let (told, mut soon) = mpsc::channel(unseen.len().max(1));
+    for uid in unseen.keys() {
+        tokio::spawn(inspect(world.clone(), uid.clone(), told.clone()));
+    }
+    drop(told);
+    let mut pods = Vec::new();
+    let _late = tokio::time::timeout(TOLD_WITHIN, async {
+        while let Some(message) = soon.recv().await {
+            let Message::Inspected { uid, pod, .. } = message else { continue };
+            unseen.remove(&uid);
+            pods.extend(pod);
+        }
     })
     .await;
-    tell(messages, Message::Started { stamp, pods, finished, stored }).await;
+    // Whoever answers after this is heard like everybody else.
+    let messages = messages.clone();
+    tokio::spawn(async move {
+        while let Some(message) = soon.recv().await {
+            tell(&messages, message).await;
+        }
+    });
+    (stamp, pods, unseen.into_values().collect())
 }
 
 async fn until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
