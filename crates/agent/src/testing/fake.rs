@@ -113,6 +113,12 @@ impl Fake {
         let pod = labels.get(keys::POD_NAME).cloned().unwrap_or_default();
         let container = labels.get(keys::CONTAINER_NAME).map(|name| format!("/{name}")).unwrap_or_default();
         self.lock().calls.push(format!("{call} {pod}{container}"));
+        self.wait(labels).await;
+    }
+
+    /// Until no call for the pod is held any more.
+    async fn wait(&self, labels: &Map) {
+        let pod = labels.get(keys::POD_NAME).cloned().unwrap_or_default();
         let mut stuck = self.stuck.subscribe();
         stuck.wait_for(|stuck| !stuck.contains(&pod)).await.unwrap();
     }
@@ -232,6 +238,8 @@ impl Runtime for Fake {
         &self,
         request: v1::PodSandboxStatusRequest,
     ) -> Result<v1::PodSandboxStatusResponse, Error> {
+        let labels = self.lock().sandboxes.get(&request.pod_sandbox_id).map(|status| status.labels.clone());
+        self.wait(&labels.unwrap_or_default()).await;
         let state = self.lock();
         let status = state.sandboxes.get(&request.pod_sandbox_id).cloned();
         let status = status.ok_or_else(|| Error::not_found("no such sandbox"))?;
