@@ -1,7 +1,10 @@
-//! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory.
+//! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory. Its
+//! containers are run by the engine inside it, or by a daemon that belongs to it.
 
-use crate::side::{Marks, Side};
-use crate::stamp::{IMAGE, MOUNT, Stamps, now_ns};
+use crate::containerd::Containerd;
+use crate::docker::Daemon;
+use crate::side::{Marks, Parts, Side};
+use crate::stamp::{self, IMAGE, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail};
 use e2e::{Machine, Options};
 use std::collections::BTreeSet;
@@ -10,27 +13,58 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// No report is awaited longer than this.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Who runs the containers.
+pub(crate) enum Runtime {
+    Embedded,
+    Docker(Daemon),
+    Containerd(Containerd),
+}
+
+impl Runtime {
+    fn flags(&self) -> Vec<String> {
+        match self {
+            Runtime::Embedded => Vec::new(),
+            Runtime::Docker(daemon) => {
+                vec!["--container-runtime=docker".into(), format!("--docker-endpoint={}", daemon.endpoint())]
+            }
+            Runtime::Containerd(daemon) => vec![format!("--container-runtime-endpoint={}", daemon.endpoint())],
+        }
+    }
+
+    fn marks(&self) -> Marks {
+        match self {
+            Runtime::Embedded => Marks::default(),
+            Runtime::Docker(daemon) => daemon.marks.clone(),
+            Runtime::Containerd(daemon) => daemon.marks.clone(),
+        }
+    }
+}
 
 pub(crate) struct Kubelet {
     /// Taken only by the end.
     machine: Option<Machine>,
+    /// Behind the machine: a daemon is ended after its kubelet.
+    runtime: Runtime,
     marks: Marks,
     stamps: PathBuf,
 }
 
 impl Kubelet {
-    /// Starts it; the image's archive must be in the directory of test images.
-    pub(crate) fn start(stamps: &Stamps) -> Kubelet {
-        let machine = Machine::start(Options { images: vec!["stamp"], ..Options::default() });
+    /// Starts it; the image's archive must be in the directory of test images, or with the daemon.
+    pub(crate) fn start(runtime: Runtime, stamps: &Stamps) -> Kubelet {
+        let images = if matches!(runtime, Runtime::Embedded) { vec!["stamp"] } else { Vec::new() };
+        let machine = Machine::start(Options { images, flags: runtime.flags(), ..Options::default() });
         let name = machine.run_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = name.trim_start_matches("kubelet-").to_owned();
-        let marks = Marks {
+        let own = Marks {
             mounts: vec![machine.dir.display().to_string(), machine.run_dir.display().to_string()],
-            bridge: name.replace("kt", "k"),
-            cgroup: name,
+            bridges: vec![name.replace("kt", "k")],
+            cgroups: vec![name],
         };
-        Kubelet { machine: Some(machine), marks, stamps: stamps.dir.clone() }
+        let marks = own.and(&runtime.marks());
+        Kubelet { machine: Some(machine), runtime, marks, stamps: stamps.dir.clone() }
     }
 
     fn manifest(&self, name: &str) -> String {
@@ -41,6 +75,13 @@ impl Kubelet {
              volumes:\n  - name: out\n    hostPath:\n      path: {}\n",
             self.stamps.display()
         )
+    }
+
+    /// All that runs in the pods but the workloads.
+    fn pauses(&self) -> Vec<u32> {
+        let mut pids = self.machine().container_pids();
+        pids.retain(|pid| !stamp::is_workload(*pid));
+        pids
     }
 
     fn machine(&self) -> &Machine {
@@ -108,9 +149,13 @@ impl Side for Kubelet {
         self.marks.traces()
     }
 
-    fn supervisors(&self) -> Vec<u32> {
-        let mut pids = self.machine().shim_pids();
-        pids.push(self.machine().kubelet_pid());
-        pids
+    fn supervisors(&self) -> Parts<Vec<u32>> {
+        let machine = self.machine();
+        let (daemon, pauses) = match &self.runtime {
+            Runtime::Embedded => (Parts { shims: machine.shim_pids(), ..Parts::default() }, Vec::new()),
+            Runtime::Docker(daemon) => (daemon.processes(), self.pauses()),
+            Runtime::Containerd(daemon) => (daemon.processes(), self.pauses()),
+        };
+        Parts { kubelet: vec![machine.kubelet_pid()], pauses, ..daemon }
     }
 }
