@@ -39,7 +39,7 @@ impl Core {
             return Ok(existing);
         }
         self.settle_resolver(&sandbox, &sandbox_config).await?;
-        self.make_container((&sandbox_id, &sandbox), &config, &sandbox_config).await
+        Box::pin(self.make_container((&sandbox_id, &sandbox), &config, &sandbox_config)).await
     }
 
     /// The container that a repeated request asks for; `None` where it is the first.

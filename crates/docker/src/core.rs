@@ -88,7 +88,7 @@ impl Core {
         F: Future<Output = Result<T, DockerError>>,
     {
         let client = self.client().await?;
-        let answer = within(action, limit, call(client)).await;
+        let answer = within(action, limit, Box::pin(call(client))).await;
         if answer.as_ref().is_err_and(|failed| failed.error.code == cri::Code::Unavailable) {
             // The daemon that comes back may be another one.
             *self.held() = None;

@@ -25,14 +25,17 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A terminal's columns and rows.
+type Size = (u16, u16);
+
 /// Which streams a command is to have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
-    /// A terminal, and its first size as (columns, rows).
-    pub(crate) terminal: Option<Option<(u16, u16)>>,
+    /// A terminal, and its first size.
+    pub(crate) terminal: Option<Option<Size>>,
 }
 
 /// A command that runs.
@@ -116,7 +119,7 @@ impl Core {
         let (ended, exit) = oneshot::channel();
         let core = Arc::clone(self);
         if tty {
-            tokio::spawn(Arc::clone(self).pass_sizes(running.exec.clone(), (window, sizes)));
+            tokio::spawn(Arc::clone(self).pass_sizes(running.exec.clone(), window, sizes));
             tokio::spawn(async move {
                 let _ = ended.send(core.converse_terminal(running, our_stdin, our_stdout).await);
             });
@@ -178,11 +181,7 @@ impl Core {
     }
 
     /// Daemons that know nothing of a first size are told it when the command has just begun.
-    async fn pass_sizes(
-        self: Arc<Self>,
-        exec: String,
-        (first, mut sizes): (Option<(u16, u16)>, mpsc::Receiver<(u16, u16)>),
-    ) {
+    async fn pass_sizes(self: Arc<Self>, exec: String, first: Option<Size>, mut sizes: mpsc::Receiver<Size>) {
         let mut next = first;
         loop {
             let size = match next.take() {

@@ -54,11 +54,11 @@ pub(crate) fn life(container: &ContainerInspectResponse) -> Life {
     }
 }
 
-/// One that never ran has no time of its end.
+/// One that never ran has no time of its end. Of one that ended at once Docker may have noted the start after the end.
 fn ended_ns(container: &ContainerInspectResponse, state: &ContainerState) -> i64 {
     match time_ns(state.finished_at.as_deref()) {
         0 => time_ns(container.created.as_deref()),
-        ns => ns,
+        ns => ns.max(started_ns(container)),
     }
 }
 

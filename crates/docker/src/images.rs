@@ -83,7 +83,7 @@ impl Core {
             }
         }
         let absent = || Error::internal(format!("{action}: docker pulled it and does not have it"));
-        Ok(self.inspect_image(&reference).await?.and_then(|image| image.id).ok_or_else(absent)?)
+        self.inspect_image(&reference).await?.and_then(|image| image.id).ok_or_else(absent)
     }
 
     /// Removes an image with all its names.

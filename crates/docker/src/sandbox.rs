@@ -27,14 +27,14 @@ impl Core {
         let name = names::of_sandbox(&metadata);
         let _turn = self.turns.of(&name).await;
         let wanted = OOM_SCORE.max(self.oom_floor());
-        let first = self.make(&config, (&name, wanted)).await;
+        let first = Box::pin(self.make(&config, (&name, wanted))).await;
         let Err(error) = first else { return first };
         // Docker does not say that it was the score which kept a container from starting.
         let again = wanted < NO_PREFERENCE && error.code != Code::AlreadyExists && !error.code.leaves_outcome_unknown();
         if !again {
             return Err(error);
         }
-        let id = self.make(&config, (&name, NO_PREFERENCE)).await.map_err(|_| error)?;
+        let id = Box::pin(self.make(&config, (&name, NO_PREFERENCE))).await.map_err(|_| error)?;
         warn!(
             "docker cannot prefer a pod's own process to others when memory is short: scores below 0 are raised to 0"
         );
@@ -79,7 +79,7 @@ impl Core {
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let action = format!("create {name}");
         let create = |docker: bollard::Docker| async move { docker.create_container(Some(options), body).await };
-        Ok(self.call(&action, create).await?.id)
+        Ok(Box::pin(self.call(&action, create)).await?.id)
     }
 
     /// Who holds a sandbox's name; `None` where it is free by now.
