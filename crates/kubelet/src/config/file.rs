@@ -13,8 +13,8 @@ const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConfigFile {
-    api_version: String,
-    kind: String,
+    pub(super) api_version: String,
+    pub(super) kind: String,
     pub(crate) static_pod_path: Option<PathBuf>,
     #[serde(rename = "staticPodURL")]
     pub(crate) static_pod_url: Option<String>,
