@@ -99,7 +99,7 @@ forget_networks() {
   local note id netns
   for note in "/var/lib/cni/results/t$1-"*; do
     [ -e "$note" ] || continue
-    netns=$(sed -n 's|.*"netns":"/var/run/netns/\([^"/]*\)".*|\1|p' "$note")
+    netns=$(sed -n 's|.*"sandbox":"/var/run/netns/\([^"/]*\)".*|\1|p' "$note")
     [ -z "$netns" ] || ip netns delete "$netns" || true
     id=${note#"/var/lib/cni/results/t$1-"}
     rm -f "$note" "/var/lib/cni/results/cni-loopback-${id%-eth0}-lo"
