@@ -160,6 +160,11 @@ impl Agent {
         self.mux.manifests()
     }
 
+    /// Every pod with its status, as it is shown at this moment.
+    pub fn pods(&self) -> Vec<Pod> {
+        self.snapshots().iter().filter_map(|snapshot| snapshot.to_pod(&self.node)).collect()
+    }
+
     pub(crate) fn has_started(&self) -> bool {
         self.started
     }

@@ -119,7 +119,7 @@ impl Runtime for Docker {
         request: v1::CreateContainerRequest,
     ) -> Result<v1::CreateContainerResponse, Error> {
         let core = Arc::clone(&self.core);
-        let container_id = whole(async move { core.create_container(request).await }).await?;
+        let container_id = Box::pin(whole(async move { core.create_container(request).await })).await?;
         Ok(v1::CreateContainerResponse { container_id })
     }
 

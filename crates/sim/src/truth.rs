@@ -3,6 +3,7 @@
 use crate::pods::{Cast, Run};
 use cri::keys::PodKey;
 use lifecycle::{ObservedContainer, ObservedPod, ObservedSandbox, ObservedState};
+use pod::reasons::CONTAINER_STATUS_UNKNOWN;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
@@ -82,6 +83,8 @@ pub(crate) struct Truth {
     pub(crate) cast: Cast,
     /// How often each container (UID and name) was started.
     starts: BTreeMap<(String, String), usize>,
+    /// When anything of each pod (UID) last started.
+    pub(crate) started_ms: BTreeMap<String, u64>,
     /// Every code that happened, by container id.
     pub(crate) codes: BTreeMap<String, i32>,
     pub(crate) changes: Vec<Change>,
@@ -167,6 +170,7 @@ impl Truth {
             known.seen.state = ObservedState::Running { started_at_ns: wall_ns };
             known.started_ms = now_ms;
             known.ends = known.run.lasts_ms.map(|lasts_ms| (now_ms + lasts_ms, known.run.exit_code));
+            self.started_ms.insert(known.key.uid.clone(), now_ms);
             self.changes.push(Change::Started(Box::new(known.clone())));
         }
         Ok(())
@@ -214,7 +218,7 @@ impl Truth {
         // A runtime that lost the code says so, and never that it was 0.
         let exit_code = if known.code_lost { 137 } else { code };
         let reason = if known.code_lost {
-            "Unknown"
+            CONTAINER_STATUS_UNKNOWN
         } else if code == 0 {
             "Completed"
         } else {
@@ -281,6 +285,17 @@ impl Truth {
             known.code_lost |= known.alive();
         }
         for id in self.sandboxes.iter().map(|known| known.seen.id.clone()).collect::<Vec<_>>() {
+            let _there = self.stop_sandbox(&id);
+        }
+    }
+
+    /// The processes of a pod's sandboxes die, and who would have recorded how.
+    pub(crate) fn lose_sandboxes(&mut self, uid: &str) {
+        for known in self.containers.iter_mut().filter(|known| known.key.uid == uid) {
+            known.code_lost |= known.alive();
+        }
+        let sandboxes = self.sandboxes.iter().filter(|known| known.key.uid == uid);
+        for id in sandboxes.map(|known| known.seen.id.clone()).collect::<Vec<_>>() {
             let _there = self.stop_sandbox(&id);
         }
     }

@@ -5,6 +5,7 @@ mod calm;
 mod effects;
 mod events;
 mod files;
+mod stage;
 
 use crate::facts::{Fact, Flight, Known, Seen};
 use crate::kubelet::{Kubelet, Mutant};
@@ -20,6 +21,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{EffectId, Memory, Now, ObservedPod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use stage::play;
 
 pub(crate) const SOURCES: usize = 2;
 const BEGIN_MS: u64 = 1_000_000;
@@ -142,6 +145,8 @@ pub(crate) struct World {
     trace: Trace,
     broken: Option<String>,
     done: bool,
+    /// Steps since time last passed.
+    at_once: u64,
 }
 
 /// Runs the world of a seed to its end.
@@ -160,15 +165,31 @@ pub fn run(seed: u64, mutant: Option<Mutant>, keep: Keep) -> Verdict {
 }
 
 impl World {
+    /// A world by chance, in which things go wrong for a while.
     fn new(seed: u64, mutant: Option<Mutant>, keep: Keep) -> World {
         let mut rng = Rng::new(seed);
         let options = Options::roll(&mut rng);
+        let mut world = World::empty(rng, options, keep);
+        world.mutant = mutant;
+        world.trace.note(BEGIN_MS, format_args!("seed {seed}: {:?}", world.options));
+        for _ in 0..world.rng.between(1, 3) {
+            world.add_file();
+        }
+        world.at(1, Happening::Boot);
+        world.at(SLOT_MS, Happening::Accident);
+        let bad_ms = world.rng.between(30_000, 240_000);
+        world.at(bad_ms, Happening::Heal);
+        world
+    }
+
+    /// A world in which nothing is to happen yet.
+    fn empty(rng: Rng, options: Options, keep: Keep) -> World {
         let known = Known { now_ms: BEGIN_MS, told: vec![None; SOURCES], ..Known::default() };
         let mut world = World {
             known,
             rng,
             options,
-            mutant,
+            mutant: None,
             queue: BTreeMap::new(),
             sequence: 0,
             serial: 0,
@@ -192,42 +213,39 @@ impl World {
             trace: Trace::new(keep),
             broken: None,
             done: false,
+            at_once: 0,
         };
         world.set_clock(BEGIN_MS);
-        world.trace.note(BEGIN_MS, format_args!("seed {seed}: {:?}", world.options));
-        for _ in 0..world.rng.between(1, 3) {
-            world.add_file();
-        }
-        world.at(1, Happening::Boot);
-        world.at(SLOT_MS, Happening::Accident);
-        let bad_ms = world.rng.between(30_000, 240_000);
-        world.at(bad_ms, Happening::Heal);
         world
     }
 
     fn live(&mut self) {
-        let mut at_once = 0;
         while self.broken.is_none() && !self.done {
-            let queued = self.queue.first_key_value().map(|((at_ms, _), _)| *at_ms);
-            let due = self.kubelet.as_ref().and_then(|kubelet| kubelet.agent.next_deadline());
-            let exits = self.known.truth.next_ms();
-            let Some(next_ms) = [queued, due, exits].into_iter().flatten().min() else {
-                return self.breaks("liveness", "nothing will ever happen again");
-            };
-            let next_ms = next_ms.max(self.known.now_ms);
-            at_once = if next_ms == self.known.now_ms { at_once + 1 } else { 0 };
-            if at_once > STEPS_AT_ONCE_MAX {
-                return self.breaks("liveness", "the loop turns in a circle without time passing");
-            }
-            self.set_clock(next_ms);
-            if exits.is_some_and(|at_ms| at_ms <= next_ms) {
-                self.known.truth.advance();
-                self.changed();
-            } else if due.is_some_and(|at_ms| at_ms <= next_ms) {
-                self.tick();
-            } else if let Some((_, happening)) = self.queue.pop_first() {
-                self.happen(happening);
-            }
+            self.step();
+        }
+    }
+
+    /// Lets the next thing happen.
+    fn step(&mut self) {
+        let queued = self.queue.first_key_value().map(|((at_ms, _), _)| *at_ms);
+        let due = self.kubelet.as_ref().and_then(|kubelet| kubelet.agent.next_deadline());
+        let exits = self.known.truth.next_ms();
+        let Some(next_ms) = [queued, due, exits].into_iter().flatten().min() else {
+            return self.breaks("liveness", "nothing will ever happen again");
+        };
+        let next_ms = next_ms.max(self.known.now_ms);
+        self.at_once = if next_ms == self.known.now_ms { self.at_once + 1 } else { 0 };
+        if self.at_once > STEPS_AT_ONCE_MAX {
+            return self.breaks("liveness", "the loop turns in a circle without time passing");
+        }
+        self.set_clock(next_ms);
+        if exits.is_some_and(|at_ms| at_ms <= next_ms) {
+            self.known.truth.advance();
+            self.changed();
+        } else if due.is_some_and(|at_ms| at_ms <= next_ms) {
+            self.tick();
+        } else if let Some((_, happening)) = self.queue.pop_first() {
+            self.happen(happening);
         }
     }
 

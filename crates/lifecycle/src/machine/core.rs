@@ -115,10 +115,12 @@ impl Core {
         self.wake_ms = Some(self.wake_ms.map_or(at_ms, |earlier_ms| earlier_ms.min(at_ms)));
     }
 
-    /// An event may come after the end of what it tells of. So a sandbox or container that it shows, that is not known and is
-    /// not being made, is not believed before the runtime was asked.
+    /// An event may come after the end of what it tells of, and so may an answer that was overtaken by a later question's. So
+    /// a sandbox or container that it shows, that is not known and is not being made, is not believed before the runtime was
+    /// asked.
     pub(crate) fn doubt_strangers(&mut self, stamp_ms: Millis, pod: &mut ObservedPod) {
-        if stamp_ms != UNSTAMPED {
+        let overtaken = self.record.stamp_ms.is_some_and(|latest_ms| stamp_ms < latest_ms);
+        if stamp_ms != UNSTAMPED && !overtaken {
             return;
         }
         let shown = (pod.sandboxes.len(), pod.containers.len());

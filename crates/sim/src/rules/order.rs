@@ -22,6 +22,8 @@ pub(super) struct Order {
     /// Sandboxes in which a regular container was begun.
     initialized: BTreeMap<String, bool>,
     ending: BTreeMap<String, Option<u64>>,
+    /// When the first grace is over that a container of the pod was given.
+    over_ms: BTreeMap<String, u64>,
     /// Containers that the present kubelet has stopped.
     stopped: BTreeSet<String>,
     /// Containers that it has heard of: what it cannot know of it cannot wait for.
@@ -38,6 +40,7 @@ impl Checker for Order {
             Fact::KubeletStarted => {
                 self.ending.clear();
                 self.stopped.clear();
+                self.over_ms.clear();
                 self.heard_of.clear();
             }
             Fact::Started(started) => {
@@ -82,13 +85,24 @@ impl Checker for Order {
                     marks.hit(Mark::RestartedAll);
                 }
             }
-            Fact::Ended { uid, .. } => _ = self.ending.remove(*uid),
+            Fact::Ended { uid, .. } => {
+                self.ending.remove(*uid);
+                self.over_ms.remove(*uid);
+            }
             Fact::Issued(flight) => {
-                let Effect::StopContainer { container_id, .. } = flight.effect() else { return Ok(()) };
+                // A stop begins with its hook.
+                if let Effect::PreStop { container_id, .. } = flight.effect()
+                    && !self.ending.contains_key(&flight.uid)
+                {
+                    self.stopped.insert(container_id.clone());
+                }
+                let Effect::StopContainer { container_id, grace_ms } = flight.effect() else { return Ok(()) };
+                let over_ms = self.over_ms.get(&flight.uid).copied().unwrap_or(u64::MAX);
+                self.over_ms.insert(flight.uid.clone(), over_ms.min(known.now_ms + grace_ms));
                 // One that was being stopped for its own sake has had its turn.
                 let first = self.stopped.insert(container_id.clone());
                 if let Some(Some(kill_at_ms)) = self.ending.get(&flight.uid)
-                    && known.now_ms < *kill_at_ms
+                    && known.now_ms < over_ms.min(*kill_at_ms)
                     && first
                 {
                     return self.in_reverse((flight, container_id), known, marks);

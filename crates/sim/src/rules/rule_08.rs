@@ -4,14 +4,12 @@
 use super::Checker;
 use crate::facts::{Fact, Known};
 use crate::marks::{Mark, Marks};
-
 use lifecycle::{ContainerState, Effect, ObservedState, PodReport, Terminated};
+use pod::reasons::CONTAINER_STATUS_UNKNOWN;
 use std::collections::BTreeSet;
 
 /// What a container is said to have ended with when nobody knows.
 const UNKNOWN_CODE: i32 = 137;
-/// Why, where the runtime has lost it.
-const LOST: &str = "Unknown";
 
 #[derive(Default)]
 pub(super) struct Codes {
@@ -35,7 +33,10 @@ impl Checker for Codes {
             Fact::Issued(flight) => {
                 let Effect::RemoveContainer { container_id } = flight.effect() else { return Ok(()) };
                 let there = known.truth.container(container_id);
-                if there.is_some_and(|there| there.exit_code().is_some()) && !self.heard.contains(container_id) {
+                // What never ran has no code, whatever its record says.
+                if there.is_some_and(|there| there.started_ms > 0 && there.exit_code().is_some())
+                    && !self.heard.contains(container_id)
+                {
                     return Err(format!("{container_id} is removed and its code was never heard"));
                 }
                 marks.hit(Mark::RecordRemoved);
@@ -61,7 +62,7 @@ impl Codes {
         let fresh = self.told.insert(ended.container_id.clone());
         match really {
             Some(code) if *code == ended.exit_code => {
-                if fresh && ended.reason == LOST {
+                if fresh && ended.reason == CONTAINER_STATUS_UNKNOWN {
                     marks.hit(Mark::CodeUnknown);
                 } else if fresh && *code != 0 {
                     marks.hit(Mark::CodeReported);

@@ -130,16 +130,17 @@ impl World {
         }
     }
 
-    /// A start that hung in the runtime over the kubelet's death, while the next kubelet has started an attempt that was
-    /// already there: no name holds it back, and nobody can know of it. Real runtimes give such calls up.
+    /// A start that hung in the runtime over the kubelet's death, while the next kubelet went on without it: nobody can
+    /// know of it, and what comes of it is stopped once it is seen. Real runtimes give such calls up.
     fn is_beyond_knowing(&self, flight: &Flight) -> bool {
-        let Effect::StartContainer { container, .. } = flight.effect() else { return false };
-        self.known.truth.containers.iter().any(|known| {
-            known.alive()
-                && known.key.uid == flight.uid
-                && known.seen.name == *container
-                && known.started_ms > flight.issued_ms
-        })
+        let went_on_ms = self.known.truth.started_ms.get(&flight.uid);
+        let has_machine = self.kubelet.as_ref().is_some_and(|kubelet| kubelet.reports.contains_key(&flight.uid));
+        match flight.effect() {
+            Effect::StartContainer { .. } => went_on_ms.is_some_and(|started_ms| *started_ms > flight.issued_ms),
+            // Of a pod that ended in an earlier life the loop hears nothing more; the next kubelet clears it away.
+            Effect::RunSandbox { .. } => self.finished.contains_key(&flight.uid) && !has_machine,
+            _ => false,
+        }
     }
 
     fn answer_after(&mut self, flight: &Flight, fate: Fate) -> u64 {

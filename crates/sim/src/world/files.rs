@@ -30,6 +30,10 @@ impl World {
         let name = format!("p{}", self.names);
         let source = usize::try_from(self.rng.below(SOURCES as u64)).unwrap_or(0);
         let (manifest, version) = self.invent(&name);
+        self.add(&name, source, (manifest, version));
+    }
+
+    pub(super) fn add(&mut self, name: &str, source: usize, (manifest, version): (Value, Version)) {
         let file = File { name: format!("{name}.yaml"), source, manifest, version, spoiled: false, contends: false };
         self.note(format_args!("add {} to source {source}: {}", file.name, file.manifest));
         self.files.push(file);
