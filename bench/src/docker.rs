@@ -11,33 +11,30 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// No answer of the daemon and no end of it is awaited longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
-static DAEMONS: AtomicU8 = AtomicU8::new(0);
+/// Behind every subnet that a test's kubelet takes.
+const BRIDGE_ADDRESS: &str = "10.199.252.1/23";
 
 /// A running dockerd. Dropping it removes everything it made.
 pub(crate) struct Daemon {
     dir: PathBuf,
     stamps: PathBuf,
-    pub(crate) marks: Marks,
+    marks: Marks,
     child: Child,
 }
 
 impl Daemon {
     pub(crate) fn start(archive: &Path, stamps: &Stamps) -> Result<Daemon> {
-        let number = DAEMONS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bd{}x{number}", std::process::id());
-        // Behind every subnet that a test's kubelet takes.
-        let address = format!("10.199.{}.1/24", 252 + number % 4);
+        let name = format!("bd{}", std::process::id());
         let dir = std::env::temp_dir().join(format!("bench-{name}"));
         std::fs::create_dir_all(dir.join("client"))?;
         // A daemon of this machine's own must not lend its settings.
         std::fs::write(dir.join("daemon.json"), "{}")?;
         run(Command::new("ip").args(["link", "add", &name, "type", "bridge"]))?;
-        run(Command::new("ip").args(["addr", "add", &address, "dev", &name]))?;
+        run(Command::new("ip").args(["addr", "add", BRIDGE_ADDRESS, "dev", &name]))?;
         run(Command::new("ip").args(["link", "set", &name, "up"]))?;
         let log = std::fs::File::create(dir.join("log"))?;
         let child = Command::new("/usr/sbin/dockerd")
@@ -50,7 +47,7 @@ impl Daemon {
             .arg("--pidfile")
             .arg(dir.join("pid"))
             .arg("--host")
-            .arg(endpoint(&dir))
+            .arg(format!("unix://{}", dir.join("docker.sock").display()))
             .arg(format!("--bridge={name}"))
             .arg(format!("--cgroup-parent=/{name}"))
             .args(["--iptables=false", "--ip-masq=false"])
@@ -84,19 +81,15 @@ impl Daemon {
         Ok(format!("Docker {} ({})", word("ServerVersion"), word("Driver")))
     }
 
-    pub(crate) fn endpoint(&self) -> String {
-        endpoint(&self.dir)
-    }
-
-    pub(crate) fn processes(&self) -> Parts<Vec<u32>> {
-        daemon_processes(&self.dir)
-    }
-
     fn client(&self) -> Command {
         // Debian's, the one that belongs to the daemon, before any other that is in the path.
         let debian = Path::new("/usr/bin/docker");
         let mut client = Command::new(if debian.exists() { debian } else { Path::new("docker") });
-        client.arg("--config").arg(self.dir.join("client")).arg("--host").arg(self.endpoint());
+        client
+            .arg("--config")
+            .arg(self.dir.join("client"))
+            .arg("--host")
+            .arg(format!("unix://{}", self.dir.join("docker.sock").display()));
         client
     }
 
@@ -145,10 +138,6 @@ impl Daemon {
     }
 }
 
-fn endpoint(dir: &Path) -> String {
-    format!("unix://{}", dir.join("docker.sock").display())
-}
-
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Err(error) = self.remove_everything() {
@@ -161,10 +150,8 @@ impl Drop for Daemon {
         for point in points.filter(|point| point.starts_with(&dir)) {
             let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
         }
-        for bridge in &self.marks.bridges {
-            if let Err(error) = run(Command::new("ip").args(["link", "del", bridge])) {
-                eprintln!("the bridge is left: {error:#}");
-            }
+        if let Err(error) = run(Command::new("ip").args(["link", "del"]).args(&self.marks.bridges)) {
+            eprintln!("the bridge is left: {error:#}");
         }
         self.marks.remove_cgroups();
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
@@ -273,6 +260,6 @@ impl Side for Docker<'_> {
     }
 
     fn supervisors(&self) -> Parts<Vec<u32>> {
-        self.daemon.processes()
+        daemon_processes(&self.daemon.dir)
     }
 }

@@ -1,70 +1,50 @@
 //! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory. Its
 //! containers are run by the engine inside it, or by a daemon that belongs to it.
 
-use crate::containerd::Containerd;
-use crate::docker::Daemon;
-use crate::side::{Marks, Parts, Side};
+use crate::side::{Marks, Parts, Side, daemon_processes, run};
 use crate::stamp::{self, IMAGE, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail};
-use e2e::{Machine, Options};
+use e2e::{Machine, Options, Runtime};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// No report is awaited longer than this.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Who runs the containers.
-pub(crate) enum Runtime {
-    Embedded,
-    Docker(Daemon),
-    Containerd(Containerd),
-}
-
-impl Runtime {
-    fn flags(&self) -> Vec<String> {
-        match self {
-            Runtime::Embedded => Vec::new(),
-            Runtime::Docker(daemon) => {
-                vec!["--container-runtime=docker".into(), format!("--docker-endpoint={}", daemon.endpoint())]
-            }
-            Runtime::Containerd(daemon) => vec![format!("--container-runtime-endpoint={}", daemon.endpoint())],
-        }
-    }
-
-    fn marks(&self) -> Marks {
-        match self {
-            Runtime::Embedded => Marks::default(),
-            Runtime::Docker(daemon) => daemon.marks.clone(),
-            Runtime::Containerd(daemon) => daemon.marks.clone(),
-        }
-    }
-}
-
 pub(crate) struct Kubelet {
     /// Taken only by the end.
     machine: Option<Machine>,
-    /// Behind the machine: a daemon is ended after its kubelet.
-    runtime: Runtime,
     marks: Marks,
     stamps: PathBuf,
 }
 
 impl Kubelet {
-    /// Starts it; the image's archive must be in the directory of test images, or with the daemon.
-    pub(crate) fn start(runtime: Runtime, stamps: &Stamps) -> Kubelet {
-        let images = if matches!(runtime, Runtime::Embedded) { vec!["stamp"] } else { Vec::new() };
-        let machine = Machine::start(Options { images, flags: runtime.flags(), ..Options::default() });
+    /// Starts it with the daemon it needs; the image's archive must be in the directory of test images.
+    pub(crate) fn start(runtime: Runtime, stamps: &Stamps) -> Result<Kubelet> {
+        let in_containerd = matches!(runtime, Runtime::Containerd | Runtime::ContainerdSid);
+        let images = if in_containerd { Vec::new() } else { vec!["stamp"] };
+        let mut machine = Machine::start(Options { images, runtime, ..Options::default() });
         let name = machine.run_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = name.trim_start_matches("kubelet-").to_owned();
-        let own = Marks {
+        let mut bridges = vec![name.replace("kt", "k")];
+        if runtime != Runtime::Embedded {
+            bridges.extend(machine.daemon().bridge());
+        }
+        let marks = Marks {
             mounts: vec![machine.dir.display().to_string(), machine.run_dir.display().to_string()],
-            bridges: vec![name.replace("kt", "k")],
+            bridges,
             cgroups: vec![name],
         };
-        let marks = own.and(&runtime.marks());
-        Kubelet { machine: Some(machine), runtime, marks, stamps: stamps.dir.clone() }
+        if in_containerd {
+            let socket = machine.daemon().socket();
+            let import = ["--namespace", "k8s.io", "images", "import"];
+            let archive = e2e::machine::image_archive("stamp");
+            run(Command::new("ctr").arg("--address").arg(socket).args(import).arg(archive))?;
+        }
+        Ok(Kubelet { machine: Some(machine), marks, stamps: stamps.dir.clone() })
     }
 
     fn manifest(&self, name: &str) -> String {
@@ -151,11 +131,10 @@ impl Side for Kubelet {
 
     fn supervisors(&self) -> Parts<Vec<u32>> {
         let machine = self.machine();
-        let (daemon, pauses) = match &self.runtime {
-            Runtime::Embedded => (Parts { shims: machine.shim_pids(), ..Parts::default() }, Vec::new()),
-            Runtime::Docker(daemon) => (daemon.processes(), self.pauses()),
-            Runtime::Containerd(daemon) => (daemon.processes(), self.pauses()),
-        };
-        Parts { kubelet: vec![machine.kubelet_pid()], pauses, ..daemon }
+        let kubelet = vec![machine.kubelet_pid()];
+        if machine.runtime() == Runtime::Embedded {
+            return Parts { kubelet, shims: machine.shim_pids(), ..Parts::default() };
+        }
+        Parts { kubelet, pauses: self.pauses(), ..daemon_processes(&machine.dir.join("daemon")) }
     }
 }

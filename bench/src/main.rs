@@ -2,7 +2,6 @@
 //! and prints a table. It reports; it asserts nothing about time.
 
 mod bursts;
-mod containerd;
 mod docker;
 mod footprint;
 mod kubelet;
@@ -15,10 +14,12 @@ mod stamp;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use docker::Daemon;
-use kubelet::{Kubelet, Runtime};
+use e2e::Runtime;
+use kubelet::Kubelet;
 use report::Column;
 use stamp::Stamps;
 use std::path::PathBuf;
+use std::process::Command;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the kubelet side by side with Docker on this machine.")]
@@ -32,9 +33,9 @@ struct Arguments {
     /// Only this measure; may be given several times
     #[arg(long, value_name = "MEASURE")]
     only: Vec<Measure>,
-    /// Directory of the containerd to run; its runc is found beside it or in the path
-    #[arg(long, value_name = "DIR", default_value = "/usr/bin")]
-    containerd: PathBuf,
+    /// The containerd of Debian sid instead of the installed one
+    #[arg(long)]
+    containerd_sid: bool,
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,17 +69,17 @@ struct Bench {
 }
 
 impl Bench {
-    /// The kubelet of a column with all that it needs; none of Docker by itself.
+    /// The kubelet of a column with the daemon it needs; none of Docker by itself.
     fn kubelet(&self, column: Column, stamps: &Stamps) -> Result<Option<Kubelet>> {
         let runtime = match column {
             Column::Embedded => Runtime::Embedded,
-            Column::DockerThroughUs => Runtime::Docker(self.dockerd(stamps)?),
-            Column::ContainerdThroughUs => {
-                Runtime::Containerd(containerd::Containerd::start(&self.arguments.containerd, &self.archive)?)
-            }
+            Column::DockerThroughUs => Runtime::Docker,
+            Column::ContainerdThroughUs if self.arguments.containerd_sid => Runtime::ContainerdSid,
+            Column::ContainerdThroughUs => Runtime::Containerd,
             Column::DockerRun => return Ok(None),
         };
-        Ok(Some(Kubelet::start(runtime, stamps)))
+        ensure!(runtime.is_available(), "{}: run `scripts/setup.sh test`", column.name());
+        Kubelet::start(runtime, stamps).map(Some)
     }
 
     fn dockerd(&self, stamps: &Stamps) -> Result<Daemon> {
@@ -100,14 +101,14 @@ fn main() -> Result<()> {
     let stamps = |name: &str| Stamps::watch(directory.path().join(name));
     let bench = Bench { arguments, archive };
 
-    let mut machine = machine()?;
     let arguments = &bench.arguments;
+    let mut machine = machine()?;
     if arguments.measures(Column::DockerThroughUs) || arguments.measures(Column::DockerRun) {
         let docker = bench.dockerd(&stamps("probe")?)?.description()?;
         machine = format!("{machine}; {docker} without packet filter rules");
     }
     if arguments.measures(Column::ContainerdThroughUs) {
-        machine = format!("{machine}; {}", containerd::description(&arguments.containerd)?);
+        machine = format!("{machine}; {}", containerd_version(arguments)?);
     }
     println!("{machine}");
     let mut rows = Vec::new();
@@ -131,4 +132,13 @@ fn machine() -> Result<String> {
     let cores = std::thread::available_parallelism()?;
     let load = load.split(' ').next().unwrap_or("?");
     Ok(format!("{cores} cores, Linux {}, load {load}", kernel.trim()))
+}
+
+fn containerd_version(arguments: &Arguments) -> Result<String> {
+    let sid = e2e::machine::workspace().join("target/containerd-sid/usr/bin/containerd");
+    let program = if arguments.containerd_sid { sid } else { PathBuf::from("/usr/bin/containerd") };
+    let output = Command::new(&program).arg("--version").output();
+    let output = output.with_context(|| format!("{}: run `scripts/setup.sh test`", program.display()))?;
+    let version = String::from_utf8_lossy(&output.stdout).split(' ').nth(2).unwrap_or("?").to_owned();
+    Ok(format!("containerd {version}"))
 }

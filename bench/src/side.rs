@@ -76,7 +76,7 @@ pub(crate) fn daemon_processes(dir: &Path) -> Parts<Vec<u32>> {
 }
 
 /// Where one side's traces are found: by path, by bridge and by control group of its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Marks {
     /// Parts of mount points.
     pub(crate) mounts: Vec<String>,
@@ -86,13 +86,6 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    pub(crate) fn and(mut self, other: &Marks) -> Marks {
-        self.mounts.extend_from_slice(&other.mounts);
-        self.bridges.extend_from_slice(&other.bridges);
-        self.cgroups.extend_from_slice(&other.cgroups);
-        self
-    }
-
     pub(crate) fn traces(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -42,6 +42,14 @@ impl Daemon {
         }
     }
 
+    /// The bridge of its pods.
+    pub fn bridge(&self) -> Option<String> {
+        match self {
+            Daemon::Docker(docker) => Some(docker.bridge().to_owned()),
+            Daemon::Containerd(containerd) => containerd.bridge(),
+        }
+    }
+
     /// The flags with which a kubelet uses it, at this socket.
     pub(crate) fn flags(&self, socket: &Path) -> Vec<String> {
         let socket = format!("unix://{}", socket.display());

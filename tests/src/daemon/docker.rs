@@ -86,6 +86,10 @@ impl Docker {
         let _ = std::fs::remove_file(self.containerd_pid_file());
     }
 
+    pub(super) fn bridge(&self) -> &str {
+        &self.name
+    }
+
     fn containerd_pid_file(&self) -> PathBuf {
         self.dir.join("exec/containerd/containerd.pid")
     }
