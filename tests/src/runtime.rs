@@ -38,7 +38,7 @@ impl Runtime {
     /// The name under which its containers go in statuses: `containerID: docker://…`.
     pub fn scheme(self) -> &'static str {
         match self {
-            Runtime::Embedded => "kubelet",
+            Runtime::Embedded => "embedded",
             Runtime::Docker => "docker",
             Runtime::Containerd | Runtime::ContainerdSid => "containerd",
         }

@@ -1,7 +1,8 @@
 //! One suite for every runtime: the same manifests, the same commands, the same statuses. What differs stands in
-//! [`faces::DIFFERENCES`] with its reason, and in ARCHITECTURE.md.
+//! [`differences::DIFFERENCES`] with its reason, and in ARCHITECTURE.md.
 
 mod alone;
+mod differences;
 mod faces;
 mod together;
 mod walk;
