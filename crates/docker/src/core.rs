@@ -13,6 +13,7 @@ use cri::Error;
 
 use crate::Config;
 use crate::call::{Failed, NOT_FOUND, within};
+use crate::facts;
 use crate::labels;
 use crate::pause::Pause;
 use crate::stopping::Stops;
@@ -115,6 +116,16 @@ impl Core {
     /// A container in a sandbox; `None` for every other id.
     pub(crate) async fn inspect_container(&self, id: &str) -> Result<Option<ContainerInspectResponse>, Error> {
         Ok(self.inspect_id(id).await?.filter(|found| labels::is_container(labels_of(found))))
+    }
+
+    /// A container in a sandbox with all that Docker has to say of its end.
+    pub(crate) async fn inspect_settled(&self, id: &str) -> Result<Option<ContainerInspectResponse>, Error> {
+        let found = self.inspect_container(id).await?;
+        let Some(left) = found.as_ref().and_then(|found| facts::unsettled_for(found, facts::now_ns())) else {
+            return Ok(found);
+        };
+        tokio::time::sleep(left).await;
+        self.inspect_container(id).await
     }
 
     /// Docker takes names and beginnings of ids for ids; the CRI does not.

@@ -168,7 +168,7 @@ impl Core {
         let sandbox = self.inspect_sandbox(sandbox_id).await?;
         let mut containers = Vec::new();
         for listed in self.list(&[(labels::SANDBOX_ID, sandbox_id)]).await? {
-            let found = self.inspect_container(&listed.id.unwrap_or_default()).await?;
+            let found = self.inspect_settled(&listed.id.unwrap_or_default()).await?;
             containers.extend(found.as_ref().map(status::container));
         }
         Ok((sandbox.as_ref().map(status::sandbox), containers))

@@ -163,7 +163,7 @@ impl Runtime for Docker {
         request: v1::ContainerStatusRequest,
     ) -> Result<v1::ContainerStatusResponse, Error> {
         let id = request.container_id;
-        let found = self.core.inspect_container(&id).await?;
+        let found = self.core.inspect_settled(&id).await?;
         let found = found.ok_or_else(|| Error::not_found(format!("there is no container {id}")))?;
         Ok(v1::ContainerStatusResponse { status: Some(status::container(&found)), ..Default::default() })
     }

@@ -128,7 +128,7 @@ async fn a_terminal_has_a_size_passes_every_byte_and_hangs_up() {
 /// Waits until a terminal in the container has this size.
 async fn until_size(world: &World, id: &str, size: &str) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    let script = "for t in /dev/pts/[0-9]*; do stty size < $t; done";
+    let script = "for t in /dev/pts/[0-9]*; do stty size < $t; done; true";
     while !world.says(id, script).await.contains(size) {
         assert!(tokio::time::Instant::now() < deadline, "no terminal of {size}");
         tokio::time::sleep(Duration::from_millis(20)).await;
