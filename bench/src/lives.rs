@@ -34,29 +34,33 @@ pub(crate) fn measure(bench: &Bench, stamps: &Stamps) -> Result<Lives> {
     let rounds = if bench.arguments.quick { 8 } else { 30 };
     let daemon = bench.arguments.measures(Column::DockerRun).then(|| bench.dockerd(stamps)).transpose()?;
     let mut sides: Vec<(Way, Box<dyn Side + '_>)> = Vec::new();
+    // The first life warms caches and makes what is made once; the census of a side that comes later shall know that.
+    let mut begin = |way: Way, side: Box<dyn Side + '_>| -> Result<()> {
+        eprintln!("one workload after the other: {} begins", way.name());
+        measure::life(side.as_ref(), stamps, &format!("{}-0", way.name()))?;
+        sides.push((way, side));
+        Ok(())
+    };
+    if let Some(daemon) = &daemon {
+        let docker = |order| Box::new(Docker { daemon, order });
+        begin(Way::Column(Column::DockerRun), docker(Order::Client { at_a_time: 1 }))?;
+        begin(Way::EngineApi, docker(Order::Api))?;
+        begin(Way::EngineApiUnconfined, docker(Order::ApiUnconfined))?;
+    }
     for column in bench.columns() {
         if let Some(kubelet) = bench.kubelet(column, stamps)? {
-            sides.push((Way::Column(column), Box::new(kubelet)));
+            begin(Way::Column(column), Box::new(kubelet))?;
         }
-    }
-    if let Some(daemon) = &daemon {
-        let mut docker = |way, order| sides.push((way, Box::new(Docker { daemon, order })));
-        docker(Way::Column(Column::DockerRun), Order::Client { at_a_time: 1 });
-        docker(Way::EngineApi, Order::Api);
-        docker(Way::EngineApiUnconfined, Order::ApiUnconfined);
     }
 
     let mut lives = Lives::new();
-    for round in 0..=rounds {
+    for round in 1..=rounds {
         if round % 5 == 0 {
             eprintln!("one workload after the other: {round} of {rounds}");
         }
         for (way, side) in &sides {
             let life = measure::life(side.as_ref(), stamps, &format!("{}-{round}", way.name()))?;
-            // The first round warms caches and makes what is made once.
-            if round > 0 {
-                lives.entry(*way).or_default().push(life);
-            }
+            lives.entry(*way).or_default().push(life);
         }
     }
     // The last that came is the first to go: each takes a census that the earlier ones are in.
