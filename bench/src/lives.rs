@@ -34,22 +34,19 @@ pub(crate) fn measure(bench: &Bench, stamps: &Stamps) -> Result<Lives> {
     let rounds = if bench.arguments.quick { 8 } else { 30 };
     let daemon = bench.arguments.measures(Column::DockerRun).then(|| bench.dockerd(stamps)).transpose()?;
     let mut sides: Vec<(Way, Box<dyn Side + '_>)> = Vec::new();
-    // The first life warms caches and makes what is made once; the census of a side that comes later shall know that.
-    let mut begin = |way: Way, side: Box<dyn Side + '_>| -> Result<()> {
-        eprintln!("one workload after the other: {} begins", way.name());
-        measure::life(side.as_ref(), stamps, &format!("{}-0", way.name()))?;
-        sides.push((way, side));
-        Ok(())
-    };
     if let Some(daemon) = &daemon {
-        let docker = |order| Box::new(Docker { daemon, order });
-        begin(Way::Column(Column::DockerRun), docker(Order::Client { at_a_time: 1 }))?;
-        begin(Way::EngineApi, docker(Order::Api))?;
-        begin(Way::EngineApiUnconfined, docker(Order::ApiUnconfined))?;
+        for (way, order) in [
+            (Way::Column(Column::DockerRun), Order::Client { at_a_time: 1 }),
+            (Way::EngineApi, Order::Api),
+            (Way::EngineApiUnconfined, Order::ApiUnconfined),
+        ] {
+            sides.push((way, begin(way, Docker { daemon, order }, stamps)?));
+        }
     }
     for column in bench.columns() {
         if let Some(kubelet) = bench.kubelet(column, stamps)? {
-            begin(Way::Column(column), Box::new(kubelet))?;
+            let way = Way::Column(column);
+            sides.push((way, begin(way, kubelet, stamps)?));
         }
     }
 
@@ -66,6 +63,13 @@ pub(crate) fn measure(bench: &Bench, stamps: &Stamps) -> Result<Lives> {
     // The last that came is the first to go: each takes a census that the earlier ones are in.
     while sides.pop().is_some() {}
     Ok(lives)
+}
+
+/// The first life warms caches and makes what is made once: a side that comes later finds it there in its census.
+fn begin<'a>(way: Way, side: impl Side + 'a, stamps: &Stamps) -> Result<Box<dyn Side + 'a>> {
+    eprintln!("one workload after the other: {} begins", way.name());
+    measure::life(&side, stamps, &format!("{}-0", way.name()))?;
+    Ok(Box::new(side))
 }
 
 pub(crate) fn rows(arguments: &Arguments, lives: &Lives) -> Vec<Row> {
