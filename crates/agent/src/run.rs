@@ -28,7 +28,7 @@ use crate::sources::url::{UrlError, UrlSource};
 use crate::sources::watch::{self, Sinks, Watched};
 use crate::status::NodeFacts;
 use crate::volumes::{LOG_DIR_MODE, POD_DIR_MODE};
-use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe};
+use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe, rotation};
 
 /// Messages waiting for the loop; who has more to say waits.
 const QUEUE: usize = 1024;
@@ -92,6 +92,7 @@ pub fn run(
     }
     let (messages, inbox) = mpsc::channel(QUEUE);
     tokio::spawn(follow_runtime(world.clone(), node.clone(), messages.clone(), stop.clone()));
+    tokio::spawn(rotation::rotate_logs(world.clone(), stop.clone()));
     let (memories, memory_writer) = Memories::writer(&world.config.root_dir, stop.clone());
     let (queries, questions) = mpsc::channel(QUEUE);
     let agent = Agent::new(node.clone(), world.config.sources.len());

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{Code, Error, ExecSession, Runtime, v1};
+use crate::{Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// A call that is not answered after this, beyond what it takes by its nature, is said to hang; a runtime that cannot be
 /// reached for as long is said to be away.
@@ -196,6 +196,10 @@ macro_rules! watched {
                 self.calls.watch((stringify!($method), nature), self.inner.$method($request)).await
             })*
 
+            fn log_rotation(&self) -> LogRotation {
+                self.inner.log_rotation()
+            }
+
             async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
                 self.calls.watch(("exec", Duration::ZERO), self.inner.exec(request, window)).await
             }
@@ -221,6 +225,7 @@ watched! {
     remove_container(request: RemoveContainerRequest) -> RemoveContainerResponse, Duration::ZERO;
     list_containers(request: ListContainersRequest) -> ListContainersResponse, Duration::ZERO;
     container_status(request: ContainerStatusRequest) -> ContainerStatusResponse, Duration::ZERO;
+    reopen_container_log(request: ReopenContainerLogRequest) -> ReopenContainerLogResponse, Duration::ZERO;
     exec_sync(request: ExecSyncRequest) -> ExecSyncResponse, exec_nature(&request);
     list_images(request: ListImagesRequest) -> ListImagesResponse, Duration::ZERO;
     image_status(request: ImageStatusRequest) -> ImageStatusResponse, Duration::ZERO;

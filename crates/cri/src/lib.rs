@@ -18,7 +18,7 @@ pub mod spdy;
 pub mod testing;
 
 pub use error::{Code, Error};
-pub use runtime::{ExecSession, Runtime};
+pub use runtime::{ExecSession, LogRotation, Runtime};
 
 /// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.
 ///

@@ -154,8 +154,9 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         node_labels: config.node_labels.clone(),
         max_pods: config.max_pods,
         call_within: config.call_within,
-        // The usual one.
-        max_restart_delay_ms: 0,
+        log_max_bytes: config.log_max_bytes,
+        log_max_files: config.log_max_files,
+        max_restart_delay_ms: config.max_restart_delay.as_millis().try_into().unwrap_or(0),
     }
 }
 

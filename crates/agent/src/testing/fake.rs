@@ -1,11 +1,13 @@
 //! A runtime in memory, that does what it is told at once, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use cri::keys::{self, Map};
-use cri::{Error, ExecSession, Runtime, v1};
+use cri::{Error, ExecSession, LogRotation, Runtime, names, v1};
 use tokio::sync::{mpsc, watch};
 
 #[derive(Debug, Default)]
@@ -23,6 +25,9 @@ struct State {
     images: BTreeSet<String>,
     events: Vec<mpsc::Sender<v1::ContainerEventResponse>>,
     mute: bool,
+    /// Where the kubelet rotates its logs, and what it answers instead of reopening one.
+    logs: Option<PathBuf>,
+    not_reopening: Option<Error>,
     calls: Vec<String>,
     /// What commands in containers were asked for, and what all of them answer; none: they never end.
     commands: Vec<v1::ExecSyncRequest>,
@@ -93,6 +98,16 @@ impl Fake {
     pub(crate) fn without_events(self) -> Self {
         self.lock().mute = true;
         self
+    }
+
+    /// A runtime that leaves the rotation of the logs in `dir` to the kubelet.
+    pub(crate) fn leaving_logs_in(self, dir: PathBuf) -> Self {
+        self.lock().logs = Some(dir);
+        self
+    }
+
+    pub(crate) fn refuse_reopening(&self, with: Option<Error>) {
+        self.lock().not_reopening = with;
     }
 
     /// Ends every running container of the pod.
@@ -342,6 +357,31 @@ impl Runtime for Fake {
         let status = self.lock().containers.get(&request.container_id).map(|(c, _)| c.clone());
         let status = status.ok_or_else(|| Error::not_found("no such container"))?;
         Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
+    }
+
+    fn log_rotation(&self) -> LogRotation {
+        match self.lock().logs {
+            Some(_) => LogRotation::Kubelet,
+            None => LogRotation::Runtime,
+        }
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Error> {
+        let labels = self.labels_of_container(&request.container_id);
+        self.pass("reopen", &labels).await;
+        let state = self.lock();
+        if let Some(error) = &state.not_reopening {
+            return Err(error.clone());
+        }
+        let (container, _) = &state.containers[&request.container_id];
+        let (pod, metadata) = (keys::PodKey::from_labels(&labels).unwrap(), container.metadata.as_ref().unwrap());
+        let dir = names::log_directory(state.logs.as_ref().unwrap(), &pod);
+        let path = dir.join(names::log_path(&metadata.name, metadata.attempt));
+        File::options().append(true).create(true).open(path).unwrap();
+        Ok(v1::ReopenContainerLogResponse {})
     }
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {

@@ -9,7 +9,7 @@ use tonic::{Request, Status, Streaming};
 use super::Client;
 use super::answer::{ended, error_of, fits, reserved, spoken, within};
 use super::streaming::{self, OpenError, Transport};
-use crate::{Code, Error, ExecSession, Runtime, v1};
+use crate::{Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
@@ -134,6 +134,17 @@ impl Runtime for Client {
         request: v1::ContainerStatusRequest,
     ) -> Result<v1::ContainerStatusResponse, Error> {
         call!(self.runtime.container_status(request))
+    }
+
+    fn log_rotation(&self) -> LogRotation {
+        LogRotation::Kubelet
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Error> {
+        call!(self.runtime.reopen_container_log(request))
     }
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {

@@ -1,4 +1,4 @@
-use cri::{Code, Runtime, v1};
+use cri::{Code, LogRotation, Runtime, v1};
 
 use crate::world::{BUSYBOX, with_each};
 
@@ -100,6 +100,35 @@ fn images_are_listed_told_and_removed() {
         let pulled =
             client.pull_image(v1::PullImageRequest { image: spec("127.0.0.1:9/none:1"), ..Default::default() });
         assert!(pulled.await.is_err());
+        world
+    });
+}
+
+#[test]
+fn a_log_that_was_renamed_is_reopened_and_no_line_of_it_lost() {
+    with_each(|world| async move {
+        assert_eq!(world.client.log_rotation(), LogRotation::Kubelet);
+        let (sandbox, id) = world.container("log", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done").await;
+        let log = std::path::PathBuf::from(world.status(&id).await.log_path);
+        let rotated = log.with_extension("log.20060102-150405");
+        let grown = async || {
+            while !std::fs::read(&log).is_ok_and(|text| !text.is_empty()) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        grown().await;
+        std::fs::rename(&log, &rotated).unwrap();
+        let reopen = || v1::ReopenContainerLogRequest { container_id: id.clone() };
+        world.client.reopen_container_log(reopen()).await.unwrap();
+        grown().await;
+        world.client.stop_container(v1::StopContainerRequest { container_id: id.clone(), timeout: 0 }).await.unwrap();
+        world.exited(&id).await;
+        assert!(world.client.reopen_container_log(reopen()).await.is_err(), "nothing writes any more");
+        let text = std::fs::read_to_string(&rotated).unwrap() + &std::fs::read_to_string(&log).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            assert!(line.ends_with(&format!(" stdout F line {}", number + 1)), "{line}");
+        }
+        world.remove(&sandbox).await;
         world
     });
 }

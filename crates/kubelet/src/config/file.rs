@@ -42,6 +42,15 @@ pub(crate) struct ConfigFile {
     #[serde(deserialize_with = "go_duration")]
     pub(crate) runtime_request_timeout: Option<Duration>,
     pub(crate) cgroup_driver: Option<String>,
+    pub(crate) crash_loop_back_off: CrashLoopBackOff,
+}
+
+/// How long a container that keeps failing waits.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CrashLoopBackOff {
+    #[serde(deserialize_with = "go_duration")]
+    pub(crate) max_container_restart_period: Option<Duration>,
 }
 
 /// Fields of the v1beta1 format that exist and have no effect here yet.
@@ -61,7 +70,6 @@ const NOT_YET: &[&str] = &[
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",
     "cpuManagerReconcilePeriod",
-    "crashLoopBackOff",
     "enableContentionProfiling",
     "enableControllerAttachDetach",
     "enableDebugFlagsHandler",
@@ -228,6 +236,8 @@ mod tests {
             ("staticPodPaht: x\n", "staticPodPaht: unknown field"),
             ("readOnlyPort: 70000\n", "readOnlyPort"),
             ("fileCheckFrequency: 20\n", "fileCheckFrequency"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 5}\n", "crashLoopBackOff.maxContainerRestartPeriod"),
+            ("crashLoopBackOff: {maxRestart: 5s}\n", "crashLoopBackOff.maxRestart: unknown field"),
             ("healthzPort: 1\nhealthzPort: 2\n", "duplicate"),
             ("{", "YAML"),
         ] {
