@@ -89,7 +89,8 @@ impl Daemon {
     pub(crate) fn owns(&self, line: &str) -> bool {
         let own = |pid: u32| line.starts_with(&format!("process {pid} "));
         match self {
-            Daemon::Docker(docker) => docker.pids().into_iter().any(own),
+            // The network namespace of this machine, for pods that ask for it: Docker pins it once.
+            Daemon::Docker(docker) => docker.pids().into_iter().any(own) || line.contains("/netns/default "),
             Daemon::Containerd(containerd) => {
                 own(containerd.pid()) || containerd.bridge().is_some_and(|bridge| line.contains(&bridge))
             }
@@ -130,6 +131,13 @@ fn pids_naming(mark: &Path) -> Vec<Pid> {
         String::from_utf8_lossy(&line).contains(&mark)
     });
     named.filter_map(Pid::from_raw).collect()
+}
+
+/// A failed test leaves the daemon's log for reading, beside the directory that goes.
+fn keep_log(dir: &Path) {
+    if std::thread::panicking() {
+        let _ = std::fs::copy(dir.join("log"), dir.with_extension("log"));
+    }
 }
 
 /// Kills what a daemon left running, unmounts what it left mounted: after a test that failed.

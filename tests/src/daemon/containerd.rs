@@ -1,6 +1,6 @@
 //! A containerd, started and ended by `scripts/containerd.sh`.
 
-use super::{run, sweep};
+use super::{keep_log, run, sweep};
 use crate::machine::workspace;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        keep_log(&self.dir);
         let output = self.script("stop").output();
         if !output.as_ref().is_ok_and(|output| output.status.success()) {
             eprintln!("{}: not ended well: {output:?}", self.dir.display());

@@ -1,6 +1,6 @@
 //! Debian's Docker Engine.
 
-use super::{pids_naming, run, run_with, sweep};
+use super::{keep_log, pids_naming, run, run_with, sweep};
 use crate::{PATIENCE, await_true, machine::own_groups};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -134,6 +134,7 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
+        keep_log(&self.dir);
         self.end(Signal::TERM);
         sweep(&self.dir);
         let _ = Command::new("ip").args(["link", "delete", &self.name]).output();

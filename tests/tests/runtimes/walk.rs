@@ -3,13 +3,14 @@
 use e2e::daemon::Docker;
 use e2e::{Machine, await_some, await_true, http, manifests};
 
-/// The images of the suites are in no registry.
+/// The images of the suites are in no registry; and the truncator does not hear its signal, for which nobody waits here.
 pub(crate) fn with_local_images(manifest: &str) -> String {
     let line = |line: &str| match line.find("image: ") {
         Some(at) => format!("{line}\n{}imagePullPolicy: IfNotPresent\n", " ".repeat(at)),
         None => format!("{line}\n"),
     };
-    manifest.lines().map(|text| line(text).replace("- imagePullPolicy", "  imagePullPolicy")).collect()
+    let text: String = manifest.lines().map(line).collect();
+    text.replacen("\nspec:\n", "\nspec:\n  terminationGracePeriodSeconds: 4\n", 1)
 }
 
 pub(crate) fn the_walk(machine: &Machine) {
