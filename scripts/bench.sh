@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Measures the kubelet side by side with Docker on this machine and prints a table (about ten minutes, as root).
-#   bench.sh --quick                 fewer samples, 20 pods: about two minutes
+# Measures the kubelet with each runtime side by side with Docker by itself, and prints a table (about twenty minutes, as
+# root).
+#   bench.sh --quick                 fewer samples, 20 pods: about five minutes
+#   bench.sh embedded docker-run     only these columns; also docker-through-us, containerd-through-us
 #   bench.sh --only start            only one measure; see bench.sh --help
 #   bench.sh --json FILE             the figures as JSON too
 set -euo pipefail

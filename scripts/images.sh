@@ -1,6 +1,7 @@
 #!/bin/bash
-# Makes image archives from Debian packages: busybox.tar (as "docker save" writes it) and nginx.tar (an OCI image layout).
-# Usage: images.sh OUTDIR [busybox|nginx]...
+# Makes image archives from Debian packages: busybox.tar (as "docker save" writes it) and nginx.tar (an OCI image layout);
+# on demand pause.tar, a program that stays, for the sandboxes of other runtimes.
+# Usage: images.sh OUTDIR [busybox|nginx|pause]...
 #
 # Nothing is installed and no container engine is needed. The same packages give the same bytes: times are fixed, names
 # sorted. An archive is kept when it was made by this very script.
@@ -8,7 +9,7 @@ set -euo pipefail
 export LC_ALL=C
 umask 022
 
-[ $# -ge 1 ] || { echo "usage: $0 OUTDIR [busybox|nginx]..." >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: $0 OUTDIR [busybox|nginx|pause]..." >&2; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
@@ -87,7 +88,7 @@ config() {
 }
 
 make_busybox() {
-  local root=$work/busybox/root image=$work/busybox/image busybox id
+  local root=$work/busybox/root image=$work/busybox/image busybox
   skeleton "$root"
   accounts "$root"
   mkdir -p "$root/bin" "$image"
@@ -97,12 +98,27 @@ make_busybox() {
   "$busybox" --list | while read -r applet; do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
   done
-  pack "$root" "$image/layer.tar"
-  config "$image/config" '["sh"]' "$image/layer.tar"
-  id=$(sha "$image/config")
-  mv "$image/config" "$image/$id.json"
-  printf '[{"Config":"%s.json","RepoTags":["docker.io/library/busybox:latest"],"Layers":["layer.tar"]}]' "$id" \
-    > "$image/manifest.json"
+  save "$root" "$image" docker.io/library/busybox:latest '["sh"]'
+  pack "$image" "$1"
+}
+
+# save ROOT IMAGE NAME COMMAND: an image of one layer as "docker save" lays it out.
+save() {
+  local id
+  pack "$1" "$2/layer.tar"
+  config "$2/config" "$4" "$2/layer.tar"
+  id=$(sha "$2/config")
+  mv "$2/config" "$2/$id.json"
+  printf '[{"Config":"%s.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$id" "$3" > "$2/manifest.json"
+}
+
+make_pause() {
+  local root=$work/pause/root image=$work/pause/image
+  mkdir -p "$root" "$image"
+  cp "$(package_file busybox-static /bin/busybox)" "$root/sleep"
+  chmod 755 "$root/sleep"
+  # Busybox goes by its own name. 68 years: it is killed when its sandbox ends.
+  save "$root" "$image" kubelet.local/pause:test '["/sleep","2147483647"]'
   pack "$image" "$1"
 }
 
@@ -224,8 +240,8 @@ make_nginx() {
 
 for image in "$@"; do
   case $image in
-    busybox | nginx) ;;
-    *) echo "unknown image $image: expected busybox or nginx" >&2; exit 2 ;;
+    busybox | nginx | pause) ;;
+    *) echo "unknown image $image: expected busybox, nginx or pause" >&2; exit 2 ;;
   esac
   if [ -e "$out/$image.tar" ] && [ "$(cat "$out/.$image.made-by" 2>/dev/null)" = "$stamp" ]; then
     continue

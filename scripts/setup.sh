@@ -6,7 +6,9 @@ set -euo pipefail
 
 packages=(gcc libc6-dev curl)
 if [ "${1:-run}" = test ]; then
-  packages+=(iproute2 nftables bsdutils docker.io qemu-system-x86 kmod cpio)
+  packages+=(iproute2 nftables bsdutils qemu-system-x86 kmod cpio)
+  # The other runtimes.
+  packages+=(docker.io containerd containernetworking-plugins)
 fi
 
 missing=()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All tests, from nothing: installs what they need, builds the kubelet and the images, runs the unit tests and then the
-# end-to-end suites (as root, on this machine's kernel and in an emulated one). Leaves nothing running.
+# end-to-end suites (as root, on this machine's kernel and in an emulated one; with the embedded engine, and with a
+# dockerd and a containerd of their own). Leaves nothing running.
 #   test.sh          everything
 #   test.sh unit     without the end-to-end suites
 set -euo pipefail
@@ -13,10 +14,16 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "build"
 cargo build --release -p kubelet
-scripts/images.sh target/test-images
+scripts/images.sh target/test-images busybox nginx pause
+scripts/containerd.sh fetch-sid target/containerd-sid ||
+  echo "no newer containerd to be had: the tests run with Debian's own alone"
 
 step "unit tests"
-cargo test --workspace --exclude e2e
+# Among them the ways to Docker and to CRI runtimes: each of these tests starts the daemon that it needs.
+cargo test --workspace --exclude e2e --exclude sim
+
+step "simulated worlds"
+cargo test -p sim
 
 if [ "$what" = all ]; then
   step "end-to-end suites"

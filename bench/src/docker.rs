@@ -1,7 +1,7 @@
 //! Docker's side: a daemon of its own directories, bridge and control group, ordered through its client or its API.
 
 use crate::footprint;
-use crate::side::{Marks, Side};
+use crate::side::{Marks, Parts, Side, daemon_processes, run};
 use crate::stamp::{IMAGE, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .context("/usr/sbin/dockerd is needed: run `scripts/setup.sh test`")?;
-        let marks = Marks { mounts: vec![dir.display().to_string()], bridge: name.clone(), cgroup: name };
+        let marks = Marks { mounts: vec![dir.display().to_string()], bridges: vec![name.clone()], cgroups: vec![name] };
         let daemon = Daemon { dir, stamps: stamps.dir.clone(), marks, child };
         daemon.await_ready()?;
         run(daemon.client().args(["load", "--quiet", "--input"]).arg(archive))?;
@@ -150,7 +150,7 @@ impl Drop for Daemon {
         for point in points.filter(|point| point.starts_with(&dir)) {
             let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
         }
-        if let Err(error) = run(Command::new("ip").args(["link", "del", &self.marks.bridge])) {
+        if let Err(error) = run(Command::new("ip").args(["link", "del"]).args(&self.marks.bridges)) {
             eprintln!("the bridge is left: {error:#}");
         }
         self.marks.remove_cgroups();
@@ -259,15 +259,7 @@ impl Side for Docker<'_> {
         self.daemon.marks.traces()
     }
 
-    /// dockerd, its containerd and the shims all name the daemon's directory on their command lines.
-    fn supervisors(&self) -> Vec<u32> {
-        footprint::pids_with_command(&self.daemon.dir.display().to_string())
+    fn supervisors(&self) -> Parts<Vec<u32>> {
+        daemon_processes(&self.daemon.dir)
     }
-}
-
-/// Runs a program that must succeed, and says what it wrote when it does not.
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }

@@ -12,13 +12,22 @@ pub(crate) struct Memory {
     pub(crate) proportional_bytes: u64,
 }
 
+impl std::ops::Add for Memory {
+    type Output = Memory;
+
+    fn add(self, other: Memory) -> Memory {
+        Memory {
+            private_bytes: self.private_bytes + other.private_bytes,
+            proportional_bytes: self.proportional_bytes + other.proportional_bytes,
+        }
+    }
+}
+
 pub(crate) fn memory(pids: &[u32]) -> Result<Memory> {
     let mut sum = Memory::default();
     for pid in pids {
         let path = format!("/proc/{pid}/smaps_rollup");
-        let one = parse_rollup(&std::fs::read_to_string(&path).context(path)?);
-        sum.private_bytes += one.private_bytes;
-        sum.proportional_bytes += one.proportional_bytes;
+        sum = sum + parse_rollup(&std::fs::read_to_string(&path).context(path)?);
     }
     Ok(sum)
 }
@@ -66,6 +75,11 @@ pub(crate) fn pids_with_command(mark: &str) -> Vec<u32> {
         .collect();
     pids.sort_unstable();
     pids
+}
+
+/// A process's name, of which the kernel keeps 15 bytes; empty when it is gone.
+pub(crate) fn name(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
 /// Whether a process runs; one that ended and awaits its parent does not.

@@ -1,16 +1,18 @@
-//! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory.
+//! Our side: a kubelet of its own directories, bridge and control group, fed through its manifest directory. Its
+//! containers are run by the engine inside it, or by a daemon that belongs to it.
 
-use crate::side::{Marks, Side};
-use crate::stamp::{IMAGE, MOUNT, Stamps, now_ns};
+use crate::side::{Marks, Parts, Side, daemon_processes, run};
+use crate::stamp::{self, IMAGE, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail};
-use e2e::{Machine, Options};
+use e2e::{Machine, Options, Runtime};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// No report is awaited longer than this.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Kubelet {
     /// Taken only by the end.
@@ -20,17 +22,29 @@ pub(crate) struct Kubelet {
 }
 
 impl Kubelet {
-    /// Starts it; the image's archive must be in the directory of test images.
-    pub(crate) fn start(stamps: &Stamps) -> Kubelet {
-        let machine = Machine::start(Options { images: vec!["stamp"], ..Options::default() });
+    /// Starts it with the daemon it needs; the image's archive must be in the directory of test images.
+    pub(crate) fn start(runtime: Runtime, stamps: &Stamps) -> Result<Kubelet> {
+        let in_containerd = matches!(runtime, Runtime::Containerd | Runtime::ContainerdSid);
+        let images = if in_containerd { Vec::new() } else { vec!["stamp"] };
+        let mut machine = Machine::start(Options { images, runtime, ..Options::default() });
         let name = machine.run_dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = name.trim_start_matches("kubelet-").to_owned();
+        let mut bridges = vec![name.replace("kt", "k")];
+        if runtime != Runtime::Embedded {
+            bridges.extend(machine.daemon().bridge());
+        }
         let marks = Marks {
             mounts: vec![machine.dir.display().to_string(), machine.run_dir.display().to_string()],
-            bridge: name.replace("kt", "k"),
-            cgroup: name,
+            bridges,
+            cgroups: vec![name],
         };
-        Kubelet { machine: Some(machine), marks, stamps: stamps.dir.clone() }
+        if in_containerd {
+            let socket = machine.daemon().socket();
+            let import = ["--namespace", "k8s.io", "images", "import"];
+            let archive = e2e::machine::image_archive("stamp");
+            run(Command::new("ctr").arg("--address").arg(socket).args(import).arg(archive))?;
+        }
+        Ok(Kubelet { machine: Some(machine), marks, stamps: stamps.dir.clone() })
     }
 
     fn manifest(&self, name: &str) -> String {
@@ -41,6 +55,13 @@ impl Kubelet {
              volumes:\n  - name: out\n    hostPath:\n      path: {}\n",
             self.stamps.display()
         )
+    }
+
+    /// All that runs in the pods but the workloads.
+    fn pauses(&self) -> Vec<u32> {
+        let mut pids = self.machine().container_pids();
+        pids.retain(|pid| !stamp::is_workload(*pid));
+        pids
     }
 
     fn machine(&self) -> &Machine {
@@ -108,9 +129,12 @@ impl Side for Kubelet {
         self.marks.traces()
     }
 
-    fn supervisors(&self) -> Vec<u32> {
-        let mut pids = self.machine().shim_pids();
-        pids.push(self.machine().kubelet_pid());
-        pids
+    fn supervisors(&self) -> Parts<Vec<u32>> {
+        let machine = self.machine();
+        let kubelet = vec![machine.kubelet_pid()];
+        if machine.runtime() == Runtime::Embedded {
+            return Parts { kubelet, shims: machine.shim_pids(), ..Parts::default() };
+        }
+        Parts { kubelet, pauses: self.pauses(), ..daemon_processes(&machine.dir.join("daemon")) }
     }
 }

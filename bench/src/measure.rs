@@ -1,8 +1,8 @@
 //! The measures, the same for every side.
 
 use crate::footprint::{self, Memory};
-use crate::side::Side;
-use crate::stamp::{MOUNT, Stamps, now_ns};
+use crate::side::{Parts, Side};
+use crate::stamp::{self, MOUNT, Stamps, now_ns};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// No end is awaited longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One workload's life, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub(crate) struct Life {
 /// Starts a workload, kills it once and removes it.
 pub(crate) fn life(side: &dyn Side, stamps: &Stamps, name: &str) -> Result<Life> {
     let traces = side.traces();
-    let supervisors = side.supervisors();
+    let supervisors = side.supervisors().all().concat();
     let ordered_ns = side.start(name)?;
     let start_ms = since_ms(ordered_ns, stamps.await_start(name, 0)?);
     std::thread::sleep(REST);
@@ -35,7 +35,8 @@ pub(crate) fn life(side: &dyn Side, stamps: &Stamps, name: &str) -> Result<Life>
     let restart_ms = since_ms(killed_ns, stamps.await_start(name, 1)?);
     std::thread::sleep(REST);
 
-    let mut pids: Vec<u32> = side.supervisors().into_iter().filter(|pid| !supervisors.contains(pid)).collect();
+    let mut pids = side.supervisors().all().concat();
+    pids.retain(|pid| !supervisors.contains(pid));
     pids.push(workload_pid(name)?);
     let removed_ns = side.remove(name)?;
     let gone_ns = await_gone(side, &pids, &traces)?;
@@ -49,15 +50,16 @@ pub(crate) struct Burst {
     pub(crate) first_instructions_s: f64,
     pub(crate) reported_s: f64,
     pub(crate) removal_s: f64,
-    pub(crate) memory: Memory,
+    /// None of a part that has no process.
+    pub(crate) memory: Parts<Option<Memory>>,
     /// Of one core; none when it was not asked for.
-    pub(crate) idle_percent: Option<f64>,
+    pub(crate) idle_percent: Option<Parts<Option<f64>>>,
 }
 
 /// Starts many workloads, looks at what they cost at rest for so long, and removes them.
 pub(crate) fn burst(side: &dyn Side, stamps: &Stamps, names: &[String], idle: Option<Duration>) -> Result<Burst> {
     let traces = side.traces();
-    let before = side.supervisors();
+    let before = side.supervisors().all().concat();
     let ordered_ns = side.start_all(names)?;
     let mut last_ns = 0;
     for name in names {
@@ -69,17 +71,11 @@ pub(crate) fn burst(side: &dyn Side, stamps: &Stamps, names: &[String], idle: Op
     // What the start stirred up has settled then.
     std::thread::sleep(Duration::from_secs(5));
     let supervisors = side.supervisors();
-    let memory = footprint::memory(&supervisors)?;
-    let idle_percent = match idle {
-        None => None,
-        Some(duration) => {
-            let (cpu_seconds, from) = (footprint::cpu_seconds(&supervisors)?, Instant::now());
-            std::thread::sleep(duration);
-            Some((footprint::cpu_seconds(&supervisors)? - cpu_seconds) / from.elapsed().as_secs_f64() * 100.0)
-        }
-    };
+    let memory = supervisors.try_map(|pids| some(pids, footprint::memory))?;
+    let idle_percent = idle.map(|duration| idle_percent(&supervisors, duration)).transpose()?;
 
-    let mut pids: Vec<u32> = supervisors.into_iter().filter(|pid| !before.contains(pid)).collect();
+    let mut pids = supervisors.all().concat();
+    pids.retain(|pid| !before.contains(pid));
     for name in names {
         pids.push(workload_pid(name)?);
     }
@@ -91,6 +87,25 @@ pub(crate) fn burst(side: &dyn Side, stamps: &Stamps, names: &[String], idle: Op
         removal_s: since_ms(removed_ns, gone_ns) / 1e3,
         memory,
         idle_percent,
+    })
+}
+
+/// What `of` says of these processes, if there are any.
+fn some<T>(pids: &[u32], of: fn(&[u32]) -> Result<T>) -> Result<Option<T>> {
+    if pids.is_empty() { Ok(None) } else { of(pids).map(Some) }
+}
+
+fn idle_percent(supervisors: &Parts<Vec<u32>>, duration: Duration) -> Result<Parts<Option<f64>>> {
+    let seconds = |pids: &Vec<u32>| some(pids, footprint::cpu_seconds);
+    let (before, from) = (supervisors.try_map(seconds)?, Instant::now());
+    std::thread::sleep(duration);
+    let (after, elapsed_s) = (supervisors.try_map(seconds)?, from.elapsed().as_secs_f64());
+    let percent = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / elapsed_s * 100.0);
+    Ok(Parts {
+        kubelet: percent(before.kubelet, after.kubelet),
+        daemons: percent(before.daemons, after.daemons),
+        shims: percent(before.shims, after.shims),
+        pauses: percent(before.pauses, after.pauses),
     })
 }
 
@@ -119,8 +134,7 @@ fn await_gone(side: &dyn Side, pids: &[u32], before: &BTreeSet<String>) -> Resul
 fn workload_pid(name: &str) -> Result<u32> {
     let line = format!("/stamp {MOUNT}/{name} ");
     let found = footprint::pids_with_command(&line);
-    let own = |pid: &&u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/stamp"));
-    found.iter().find(own).copied().with_context(|| format!("no process runs {line}"))
+    found.into_iter().find(|pid| stamp::is_workload(*pid)).with_context(|| format!("no process runs {line}"))
 }
 
 fn kill(pid: u32) -> Result<()> {

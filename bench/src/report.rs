@@ -1,13 +1,41 @@
-//! The table: one row a measure, with our figure, Docker's, their ratio and the goal.
+//! The table: one row a measure, one column a way to run workloads; ours beside their ratio to Docker's, and the goal.
 
-use serde_json::{Value, json};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
 
-/// What a figure shall be.
+/// A way to run workloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Column {
+    /// The kubelet with its own engine
+    Embedded,
+    /// The kubelet with a dockerd
+    DockerThroughUs,
+    /// The kubelet with a containerd
+    ContainerdThroughUs,
+    /// Docker by itself: `docker run -d`
+    DockerRun,
+}
+
+impl Column {
+    pub(crate) const ALL: [Column; 4] =
+        [Column::Embedded, Column::DockerThroughUs, Column::ContainerdThroughUs, Column::DockerRun];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Column::Embedded => "embedded",
+            Column::DockerThroughUs => "docker-through-us",
+            Column::ContainerdThroughUs => "containerd-through-us",
+            Column::DockerRun => "docker-run",
+        }
+    }
+}
+
+/// What the embedded engine's figure shall be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Goal {
-    /// Ours divided by Docker's is at most this.
+    /// Divided by Docker's it is at most this.
     Ratio(f64),
-    /// Ours is at most this, in the row's unit.
+    /// It is at most this, in the row's unit.
     Value(f64),
 }
 
@@ -15,36 +43,47 @@ pub(crate) enum Goal {
 pub(crate) struct Row {
     pub(crate) label: String,
     pub(crate) unit: &'static str,
-    pub(crate) ours: Option<f64>,
-    pub(crate) docker: Option<f64>,
+    /// In the order of [`Column::ALL`]; none where there is nothing to measure or nothing was.
+    pub(crate) figures: [Option<f64>; 4],
     pub(crate) goal: Option<Goal>,
 }
 
 impl Row {
-    fn ratio(&self) -> Option<f64> {
-        Some(self.ours? / self.docker.filter(|docker| *docker > 0.0)?)
+    fn figure(&self, column: Column) -> Option<f64> {
+        self.figures[column as usize]
+    }
+
+    fn ratio(&self, column: Column) -> Option<f64> {
+        Some(self.figure(column)? / self.figure(Column::DockerRun).filter(|docker| *docker > 0.0)?)
     }
 
     /// None without a goal or without the figures it speaks of.
     fn reached(&self) -> Option<bool> {
         match self.goal? {
-            Goal::Ratio(limit) => Some(self.ratio()? <= limit),
-            Goal::Value(limit) => Some(self.ours? <= limit),
+            Goal::Ratio(limit) => Some(self.ratio(Column::Embedded)? <= limit),
+            Goal::Value(limit) => Some(self.figure(Column::Embedded)? <= limit),
         }
     }
 
-    fn cells(&self) -> [String; 6] {
-        let figure = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2} {}", self.unit));
-        let ratio = self.ratio().map_or("–".to_owned(), |ratio| {
-            if ratio < 1.0 { format!("1/{:.1}", 1.0 / ratio) } else { format!("{ratio:.1}") }
-        });
-        let goal = match self.goal {
-            None => String::new(),
-            Some(Goal::Ratio(limit)) => format!("≤ 1/{:.0}", 1.0 / limit),
-            Some(Goal::Value(limit)) => format!("≤ {limit} {}", self.unit),
-        };
-        let reached = self.reached().map_or("", |reached| if reached { "yes" } else { "NO" });
-        [self.label.clone(), figure(self.ours), figure(self.docker), ratio, goal, reached.to_owned()]
+    fn cells(&self, shape: &Shape) -> Vec<String> {
+        let mut cells = vec![self.label.clone()];
+        for &column in &shape.columns {
+            cells.push(self.figure(column).map_or("–".to_owned(), |value| format!("{value:.2} {}", self.unit)));
+            if shape.has_ratio(column) {
+                cells.push(self.ratio(column).map_or("–".to_owned(), |ratio| {
+                    if ratio < 1.0 { format!("1/{:.1}", 1.0 / ratio) } else { format!("{ratio:.1}") }
+                }));
+            }
+        }
+        if shape.goals {
+            cells.push(match self.goal {
+                None => String::new(),
+                Some(Goal::Ratio(limit)) => format!("≤ 1/{:.0}", 1.0 / limit),
+                Some(Goal::Value(limit)) => format!("≤ {limit} {}", self.unit),
+            });
+            cells.push(self.reached().map_or("", |reached| if reached { "yes" } else { "NO" }).to_owned());
+        }
+        cells
     }
 
     fn json(&self) -> Value {
@@ -53,10 +92,48 @@ impl Row {
             Some(Goal::Ratio(limit)) => json!({ "ratio_at_most": limit }),
             Some(Goal::Value(limit)) => json!({ "at_most": limit }),
         };
+        let by_name = |of: &dyn Fn(Column) -> Option<f64>| -> Map<String, Value> {
+            Column::ALL.iter().map(|column| (column.name().to_owned(), json!(of(*column)))).collect()
+        };
         json!({
-            "measure": self.label, "unit": self.unit, "ours": self.ours, "docker": self.docker,
-            "ratio": self.ratio(), "goal": goal, "reached": self.reached(),
+            "measure": self.label, "unit": self.unit,
+            "figures": by_name(&|column| self.figure(column)), "ratios": by_name(&|column| self.ratio(column)),
+            "goal": goal, "reached": self.reached(),
         })
+    }
+}
+
+/// What of the table there is to show.
+struct Shape {
+    columns: Vec<Column>,
+    goals: bool,
+}
+
+impl Shape {
+    fn of(rows: &[Row]) -> Shape {
+        let measured = |column: &Column| rows.iter().any(|row| row.figure(*column).is_some());
+        Shape {
+            columns: Column::ALL.into_iter().filter(measured).collect(),
+            goals: rows.iter().any(|row| row.reached().is_some()),
+        }
+    }
+
+    fn has_ratio(&self, column: Column) -> bool {
+        column != Column::DockerRun && self.columns.contains(&Column::DockerRun)
+    }
+
+    fn head(&self) -> Vec<String> {
+        let mut cells = vec![String::new()];
+        for &column in &self.columns {
+            cells.push(column.name().to_owned());
+            if self.has_ratio(column) {
+                cells.push("ratio".to_owned());
+            }
+        }
+        if self.goals {
+            cells.extend(["goal".to_owned(), "reached".to_owned()]);
+        }
+        cells
     }
 }
 
@@ -68,16 +145,17 @@ pub(crate) fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     sorted.get(rank - 1).copied()
 }
 
-/// The rows as aligned text: the label to the left, figures to the right.
+/// The rows as aligned text: the label to the left, figures to the right. Columns without a figure are left out.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let head = ["", "kubelet", "docker", "ratio", "goal", "reached"].map(String::from);
-    let lines: Vec<[String; 6]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let shape = Shape::of(rows);
+    let mut lines = vec![shape.head()];
+    lines.extend(rows.iter().map(|row| row.cells(&shape)));
     let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
     let mut text = String::new();
     for cells in &lines {
         let mut line = format!("{:<width$}", cells[0], width = widths[0]);
-        for (cell, width) in cells.iter().zip(widths).skip(1) {
+        for (cell, width) in cells.iter().zip(&widths).skip(1) {
             line.push_str(&format!("  {cell:>width$}"));
         }
         text.push_str(line.trim_end());
@@ -95,7 +173,7 @@ mod tests {
     use super::*;
 
     fn row(ours: f64, docker: Option<f64>, goal: Goal) -> Row {
-        Row { label: "x".into(), unit: "ms", ours: Some(ours), docker, goal: Some(goal) }
+        Row { label: "x".into(), unit: "ms", figures: [Some(ours), None, None, docker], goal: Some(goal) }
     }
 
     #[test]
@@ -117,10 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn columns_stand_in_their_order() {
+        assert!(Column::ALL.iter().enumerate().all(|(at, column)| *column as usize == at));
+        let names = Column::ALL.map(|column| column.to_possible_value().unwrap().get_name().to_owned());
+        assert_eq!(names, Column::ALL.map(Column::name));
+    }
+
+    #[test]
     fn columns_are_aligned() {
         let text = table(&[row(10.0, Some(80.0), Goal::Ratio(1.0 / 8.0)), row(1.0, None, Goal::Value(15.0))]);
         let ends: Vec<_> = text.lines().skip(1).map(|line| line.chars().count()).collect();
         assert_eq!(ends[0], ends[1], "{text}");
         assert!(text.contains("1/8.0"), "{text}");
+    }
+
+    #[test]
+    fn a_column_alone_has_no_ratios() {
+        let alone = Row { label: "x".into(), unit: "s", figures: [None, Some(2.0), None, None], goal: None };
+        let words: Vec<_> = alone.cells(&Shape::of(std::slice::from_ref(&alone)));
+        assert_eq!(words, ["x", "2.00 s"]);
     }
 }

@@ -1,8 +1,10 @@
 //! What is measured, seen from outside: something that starts and removes workloads and leaves traces in the kernel.
 
-use anyhow::Result;
+use crate::footprint;
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Control groups that a kubelet makes once and keeps, whatever pods come and go.
 const LASTING: [&str; 3] = ["kubepods", "besteffort", "burstable"];
@@ -29,7 +31,48 @@ pub(crate) trait Side {
     fn traces(&self) -> BTreeSet<String>;
 
     /// The processes that run, watch and serve the workloads, without the workloads themselves.
-    fn supervisors(&self) -> Vec<u32>;
+    fn supervisors(&self) -> Parts<Vec<u32>>;
+}
+
+/// Something about those who run, watch and serve the workloads, apart for each kind of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Parts<T> {
+    pub(crate) kubelet: T,
+    /// dockerd and containerd.
+    pub(crate) daemons: T,
+    /// One for each pod or container.
+    pub(crate) shims: T,
+    /// What runs in a pod only to hold its namespaces.
+    pub(crate) pauses: T,
+}
+
+impl<T> Parts<T> {
+    pub(crate) fn try_map<U>(&self, of: impl Fn(&T) -> Result<U>) -> Result<Parts<U>> {
+        Ok(Parts {
+            kubelet: of(&self.kubelet)?,
+            daemons: of(&self.daemons)?,
+            shims: of(&self.shims)?,
+            pauses: of(&self.pauses)?,
+        })
+    }
+
+    pub(crate) fn all(self) -> [T; 4] {
+        [self.kubelet, self.daemons, self.shims, self.pauses]
+    }
+}
+
+/// A daemon and its shims: they name its directory on their command lines, as others may that only speak to it.
+pub(crate) fn daemon_processes(dir: &Path) -> Parts<Vec<u32>> {
+    let mut parts = Parts::<Vec<u32>>::default();
+    for pid in footprint::pids_with_command(&dir.display().to_string()) {
+        match footprint::name(pid).as_str() {
+            "dockerd" | "containerd" => parts.daemons.push(pid),
+            // As much of containerd-shim-runc-v2 as the kernel keeps.
+            "containerd-shim" => parts.shims.push(pid),
+            _ => {}
+        }
+    }
+    parts
 }
 
 /// Where one side's traces are found: by path, by bridge and by control group of its own.
@@ -37,9 +80,9 @@ pub(crate) trait Side {
 pub(crate) struct Marks {
     /// Parts of mount points.
     pub(crate) mounts: Vec<String>,
-    pub(crate) bridge: String,
-    /// Name of a control group beneath the root of each hierarchy.
-    pub(crate) cgroup: String,
+    pub(crate) bridges: Vec<String>,
+    /// Names of control groups beneath the root of each hierarchy.
+    pub(crate) cgroups: Vec<String>,
 }
 
 impl Marks {
@@ -48,26 +91,31 @@ impl Marks {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
         found.extend(points.filter(|point| self.mounts.iter().any(|mark| point.contains(mark))).map(String::from));
-        found.extend(names(&Path::new("/sys/class/net").join(&self.bridge).join("brif")));
+        for bridge in &self.bridges {
+            found.extend(names(&Path::new("/sys/class/net").join(bridge).join("brif")));
+        }
         let lasting = |group: &Path| {
-            group.file_name().is_some_and(|name| name == self.cgroup.as_str() || LASTING.iter().any(|one| name == *one))
+            let mut names = self.cgroups.iter().map(String::as_str).chain(LASTING);
+            group.file_name().is_some_and(|name| names.any(|one| name == one))
         };
-        found.extend(self.cgroups().iter().filter(|group| !lasting(group)).map(|group| group.display().to_string()));
+        found.extend(self.groups().iter().filter(|group| !lasting(group)).map(|group| group.display().to_string()));
         found
     }
 
     /// Removes the side's own control groups, which must be empty of processes.
     pub(crate) fn remove_cgroups(&self) {
         // Children sort behind their parents.
-        for group in self.cgroups().iter().rev() {
+        for group in self.groups().iter().rev() {
             let _ = std::fs::remove_dir(group);
         }
     }
 
-    fn cgroups(&self) -> BTreeSet<PathBuf> {
+    fn groups(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
         for hierarchy in hierarchies() {
-            walk(&hierarchy.join(&self.cgroup), &mut found);
+            for group in &self.cgroups {
+                walk(&hierarchy.join(group), &mut found);
+            }
         }
         found
     }
@@ -92,4 +140,11 @@ fn walk(group: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         walk(&entry.path(), found);
     }
+}
+
+/// Runs a program that must succeed, and says what it wrote when it does not.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Reference of the image, on both sides.
+/// Reference of the image, on all sides.
 pub(crate) const IMAGE: &str = "stamp:latest";
 /// Where the image's program finds the directory of stamps.
 pub(crate) const MOUNT: &str = "/out";
 /// No first instruction is awaited longer than this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Nanoseconds of the clock that the workload reads.
 pub(crate) fn now_ns() -> u64 {
@@ -56,6 +56,11 @@ pub(crate) fn build_archive(archive: &Path) -> Result<()> {
     let parent = archive.parent().context("the archive's directory")?;
     std::fs::create_dir_all(parent)?;
     std::fs::write(archive, image.into_inner()?).with_context(|| format!("write {}", archive.display()))
+}
+
+/// Whether a process is a workload, by the program that its command line begins with.
+pub(crate) fn is_workload(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/stamp"))
 }
 
 fn header(kind: tar::EntryType, size_bytes: u64) -> tar::Header {

@@ -1,15 +1,20 @@
 //! What the end-to-end suites share: a kubelet of their own on this machine, and the census after it.
 
 pub mod census;
+pub mod daemon;
 pub mod dice;
+pub mod faults;
 pub mod http;
 pub mod machine;
 pub mod manifests;
 pub mod power;
+pub mod runtime;
 pub mod story;
 
 pub use census::Census;
+pub use daemon::Daemon;
 pub use machine::{Machine, Options};
+pub use runtime::Runtime;
 pub use story::{Part, Play, Story, Term, Then};
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! A kubelet of a test's own: its directories, ports, bridge and control group, and the census around its life.
 
-use crate::{Census, await_some, await_true, http};
+use crate::faults::Faults;
+use crate::daemon::Docker;
+use crate::{Census, Daemon, Runtime, await_some, await_true, http};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
@@ -17,13 +19,16 @@ pub struct Options {
     /// Start with `--config=<manifest directory>`.
     pub manifests: bool,
     pub flags: Vec<String>,
-    /// Archives to import through the drop-in directory: `busybox`, `nginx`.
+    /// Archives that the runtime has from the beginning, the embedded one by its drop-in directory: `busybox`, `nginx`.
     pub images: Vec<&'static str>,
+    pub runtime: Runtime,
+    /// Whether the kubelet talks to its runtime through a proxy that makes [`Faults`].
+    pub faulty: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { manifests: true, flags: Vec::new(), images: vec!["busybox"] }
+        Options { manifests: true, flags: Vec::new(), images: vec!["busybox"], runtime: Runtime::Embedded, faulty: false }
     }
 }
 
@@ -36,7 +41,12 @@ pub struct Machine {
     name: String,
     options: Options,
     kubelet: Option<Child>,
+    faults: Option<Faults>,
+    daemon: Option<Daemon>,
+    /// Before anything of this machine was there.
     before: Census,
+    /// When its daemon was there, and nothing else yet.
+    with_daemon: Census,
 }
 
 /// The built binary: `KUBELET_BIN`, or the release build of this workspace.
@@ -59,12 +69,15 @@ pub fn image_archive(name: &str) -> PathBuf {
     path
 }
 
-/// The directory of a control group in every hierarchy that containers are put into.
+/// The directory of a control group in every hierarchy that a runtime may put containers into.
 pub(crate) fn own_groups(name: &str) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
-    let v1 = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer"].map(|controller| root.join(controller));
-    let hierarchies = if root.join("cgroup.procs").exists() { vec![root.to_owned()] } else { v1.to_vec() };
-    hierarchies.into_iter().filter(|dir| dir.join("cgroup.procs").exists()).map(|dir| dir.join(name)).collect()
+    if root.join("cgroup.procs").exists() {
+        return vec![root.join(name)];
+    }
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let real = |dir: &PathBuf| !dir.is_symlink() && dir.join("cgroup.procs").exists();
+    hierarchies.filter(real).map(|dir| dir.join(name)).collect()
 }
 
 fn free_port() -> u16 {
@@ -82,16 +95,18 @@ impl Machine {
         let manifests = dir.join("manifests");
         std::fs::create_dir_all(&manifests).expect("the manifest directory");
         std::fs::create_dir_all(dir.join("root/images")).expect("the image directory");
-        for image in &options.images {
-            let archive = image_archive(image);
-            std::os::unix::fs::symlink(&archive, dir.join("root/images").join(format!("{image}.tar")))
-                .expect("the image");
-        }
         // The control group given to --cgroup-root is the caller's: made here, removed here.
         for group in own_groups(&name) {
             std::fs::create_dir_all(&group).expect("the control group");
         }
         let before = Census::take(&name);
+        let daemon = Daemon::start(options.runtime, &dir.join("daemon"), &options.images);
+        if daemon.is_none() {
+            drop_images(&options.images, &dir.join("root/images"));
+        }
+        let with_daemon = Census::take(&name);
+        let faulty = daemon.as_ref().filter(|_| options.faulty);
+        let faults = faulty.map(|daemon| Faults::start(daemon, &dir.join("faulty.sock")));
         let mut machine = Machine {
             dir,
             run_dir,
@@ -101,10 +116,43 @@ impl Machine {
             name,
             options,
             kubelet: None,
+            faults,
+            daemon,
             before,
+            with_daemon,
         };
         machine.start_kubelet();
         machine
+    }
+
+    /// The daemon of its runtime.
+    #[track_caller]
+    pub fn daemon(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().expect("a runtime with a daemon")
+    }
+
+    /// The Docker Engine that is its runtime, if it is.
+    pub fn docker(&self) -> Option<&Docker> {
+        match &self.daemon {
+            Some(Daemon::Docker(docker)) => Some(docker),
+            _ => None,
+        }
+    }
+
+    /// What stands between the kubelet and its runtime.
+    #[track_caller]
+    pub fn faults(&self) -> &Faults {
+        self.faults.as_ref().expect("a machine that is faulty")
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        self.options.runtime
+    }
+
+    fn runtime_flags(&self) -> Vec<String> {
+        let Some(daemon) = &self.daemon else { return Vec::new() };
+        let socket = self.faults.as_ref().map_or_else(|| daemon.socket(), |faults| faults.socket().to_owned());
+        daemon.flags(&socket)
     }
 
     pub fn start_kubelet(&mut self) {
@@ -125,6 +173,7 @@ impl Machine {
             .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
+            .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
@@ -317,6 +366,23 @@ impl Machine {
         pids
     }
 
+    /// Takes the census. The kernel takes a namespace's links away a moment after its last process and file are gone. What
+    /// is left behind is there whenever one looks; what another program makes and removes meanwhile is not.
+    #[track_caller]
+    fn count(&self, before: &Census) {
+        let now = || {
+            let left = Census::take(&self.name).left_behind(before);
+            let others = |line: &String| !self.daemon.as_ref().is_some_and(|daemon| daemon.owns(line));
+            left.into_iter().filter(others).collect::<Vec<_>>()
+        };
+        let mut left = now();
+        await_some("a clean census", || {
+            let now = now();
+            left.retain(|line| now.contains(line));
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}; log:\n{}", self.log())) }
+        });
+    }
+
     /// Removes every manifest, awaits an empty machine, ends the kubelet and takes the census.
     #[track_caller]
     pub fn finish(mut self) {
@@ -333,6 +399,12 @@ impl Machine {
         await_true("no pod directory is left", || {
             std::fs::read_dir(&pods).map_or(true, |mut left| left.next().is_none())
         });
+        if let Some(daemon) = &self.daemon {
+            await_some("the runtime holds nothing", || {
+                let held = daemon.holds();
+                if held.is_empty() { Ok(()) } else { Err(format!("{held:#?}; log:\n{}", self.log())) }
+            });
+        }
         self.stop_kubelet();
         for empty in ["root/pods", "root/containers", "logs"] {
             let left: Vec<_> =
@@ -346,19 +418,24 @@ impl Machine {
             .map(|e| e.path())
             .collect();
         assert!(left.is_empty(), "sandboxes left behind: {left:?}");
-        // The kernel takes a namespace's links away a moment after its last process and file are gone. What is left
-        // behind is there whenever one looks; what another program makes and removes meanwhile is not.
-        let mut left = Census::take(&self.name).left_behind(&self.before);
-        await_some("a clean census", || {
-            let now = Census::take(&self.name).left_behind(&self.before);
-            left.retain(|line| now.contains(line));
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}; log:\n{}", self.log())) }
-        });
+        self.count(&self.with_daemon);
+        if self.daemon.take().is_some() {
+            // Its own things go with it, and nothing is left that was a pod's.
+            self.faults = None;
+            self.count(&self.before);
+        }
         for group in own_groups(&self.name) {
             std::fs::remove_dir(&group).unwrap_or_else(|error| panic!("{}: {error}", group.display()));
         }
         let _ = std::fs::remove_dir_all(&self.dir);
         let _ = std::fs::remove_dir_all(&self.run_dir);
+    }
+}
+
+fn drop_images(images: &[&str], dir: &Path) {
+    for image in images {
+        let link = dir.join(format!("{image}.tar"));
+        std::os::unix::fs::symlink(image_archive(image), link).expect("the image");
     }
 }
 

@@ -34,7 +34,16 @@ pub struct AgentConfig {
     pub max_restart_delay_ms: u64,
     /// Pods that may run at once; 0 for as many as every kubelet allows, [`MAX_PODS`].
     pub max_pods: u32,
+    /// A container's log that has grown beyond this is rotated, where the runtime does not do so by itself; 0 for never.
+    pub log_max_bytes: u64,
+    /// Files kept of a container's log, the one being written among them.
+    pub log_max_files: u32,
+    /// What a call to the runtime may take by the runtime's own measure; nothing for two minutes.
+    pub call_within: Duration,
 }
+
+/// What a call to the runtime may take where nothing else is said.
+pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(120);
 
 /// Pods on one node where nothing else is said.
 pub const MAX_PODS: u32 = 110;

@@ -12,6 +12,7 @@ mod wanting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{Input, Millis, Now, ObservedPod, PodMachine, UNSTAMPED};
 
@@ -38,6 +39,8 @@ pub struct Agent {
     timers: BTreeSet<(Millis, String)>,
     /// What the runtime had at the start and no source has asked for yet. Nothing is done to it before all have spoken.
     unclaimed: BTreeMap<String, Unclaimed>,
+    /// What the runtime has and does not tell of. Nothing is done to these, nor in their names.
+    unseen: BTreeMap<String, PodKey>,
     finished: BTreeMap<String, PodStatus>,
     /// What earlier lives of the kubelet remembered of pods that have no machine yet.
     stored: BTreeMap<String, Stored>,
@@ -69,6 +72,7 @@ impl Agent {
             entries: BTreeMap::new(),
             timers: BTreeSet::new(),
             unclaimed: BTreeMap::new(),
+            unseen: BTreeMap::new(),
             finished: BTreeMap::new(),
             stored: BTreeMap::new(),
             events: Events::default(),
@@ -96,12 +100,13 @@ impl Agent {
     fn apply(&mut self, now: Now, message: Message, outbox: &mut Outbox) {
         match message {
             Message::Report(report) => self.take_report(now, report, outbox),
-            Message::Started { stamp, pods, finished, stored } => {
+            Message::Started { stamp, pods, unseen, finished, stored } => {
                 self.started = true;
                 self.finished = finished;
                 self.stored = stored;
                 let pods = pods.into_iter().map(|pod| (pod.key.uid.clone(), Unclaimed { pod, stamp, stale: false }));
                 self.unclaimed = pods.collect();
+                self.unseen = unseen.into_iter().map(|key| (key.uid.clone(), key)).collect();
                 self.reconcile(now, outbox);
             }
             Message::Events { had } => self.listens = had,
@@ -140,7 +145,7 @@ impl Agent {
 
     /// Something is under way, so that a lost event would be missed soon.
     pub fn is_busy(&self) -> bool {
-        !self.started || self.entries.values().any(Entry::is_busy)
+        !self.started || !self.unseen.is_empty() || self.entries.values().any(Entry::is_busy)
     }
 
     /// The machine of every pod that has one, by UID, with the number that tells it from earlier ones of the same pod.
@@ -169,7 +174,7 @@ impl Agent {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.unclaimed.is_empty()
+        self.entries.is_empty() && self.unclaimed.is_empty() && self.unseen.is_empty()
     }
 
     pub(crate) fn history(&self) -> Vec<events::Record> {
@@ -209,7 +214,13 @@ impl Agent {
             let observed = pod.map(|pod| pod.observed).unwrap_or_default();
             return self.observe(now, uid, (stamp, observed), outbox);
         }
-        let Some(pod) = pod else { return };
+        let was_unseen = self.unseen.remove(uid).is_some();
+        let Some(pod) = pod else {
+            if was_unseen {
+                self.reconcile(now, outbox);
+            }
+            return;
+        };
         self.unclaimed.insert(uid.to_owned(), Unclaimed { pod, stamp, stale: false });
         self.reconcile(now, outbox);
     }
@@ -224,6 +235,14 @@ impl Agent {
         }
         let unknown = pods.keys().filter(|uid| !self.entries.contains_key(*uid) && !self.unclaimed.contains_key(*uid));
         outbox.extend(unknown.cloned().map(Request::Inspect));
+        let vanished = self.unseen.keys().filter(|uid| !pods.contains_key(*uid));
+        outbox.extend(vanished.cloned().map(Request::Inspect));
+    }
+
+    /// Whether it is, or has the name of, a pod of which nobody knows what it does.
+    fn is_obscured(&self, pod: &Pod) -> bool {
+        let same = |key: &PodKey| key.namespace == pod::namespace(pod) && key.name == pod::name(pod);
+        self.unseen.contains_key(pod::uid(pod)) || self.unseen.values().any(same)
     }
 
     /// A machine's first observation: what the runtime had of its pod, or that it has nothing.

@@ -12,6 +12,7 @@ mod setup;
 pub(crate) mod teardown;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +24,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::AgentConfig;
+use crate::config::CALL_WITHIN;
 use crate::messages::Messages;
 use crate::{clock, observe};
 
-/// For one call that changes something; then nothing is known of it.
-const CALL_WITHIN: Duration = Duration::from_secs(120);
+/// Beyond what the runtime's own clients give a call, so that their word on it comes first.
+const CALL_SLACK: Duration = Duration::from_secs(10);
 /// Changes of the world under way at once. Waiting for containers to end and for images is not counted: it takes as
 /// long as others please, and must not keep a pod from starting.
 const CONCURRENT_MAX: usize = 64;
+/// What takes longer does not work, it waits for somebody, and is not counted any more: pods whose runtime hangs must not
+/// keep others from starting. A machine has one change of one thing under way, so there is an end to these as well.
+const WORKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Added to what a probe or a hook is given by the pod, before it is given up from outside.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
@@ -44,13 +49,16 @@ pub(crate) struct World {
     /// None where control groups are left to the runtime.
     pub(crate) cgroups: Option<cgroup::Layout>,
     pub(crate) messages: Messages,
+    /// What the runtime's own clients give a call.
+    pub(crate) call_within: Duration,
     permits: Semaphore,
 }
 
 impl World {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, config: AgentConfig, cgroups: Option<cgroup::Layout>) -> Self {
         let messages = Messages::new(&config.root_dir);
-        Self { runtime, config, cgroups, messages, permits: Semaphore::new(CONCURRENT_MAX) }
+        let call_within = if config.call_within.is_zero() { CALL_WITHIN } else { config.call_within };
+        Self { runtime, config, cgroups, messages, call_within, permits: Semaphore::new(CONCURRENT_MAX) }
     }
 }
 
@@ -97,22 +105,27 @@ pub(crate) use setup::qos_cgroups as make_qos_cgroups;
 
 /// Carries out one effect.
 pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
-    let _permit = match is_counted(&job.effect) {
+    let permit = match is_counted(&job.effect) {
         true => world.permits.acquire().await.ok(),
         false => None,
     };
-    let limit = time_limit(&job);
+    let limit = time_limit(&job, world.call_within);
     let cancel = job.cancel.clone();
     let cancellable = is_cancellable(&job.effect);
+    let pod = format!("{}/{}", job.key.namespace, job.key.name);
     // On the heap: messages of the protocol make it 16 kB, and there is one for each effect under way.
-    let work = Box::pin(carry_out(world.clone(), job));
-    let within = async {
+    let work = Box::pin(cri::calls::for_pod(pod.into(), carry_out(world.clone(), job)));
+    let mut within = pin!(async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| outcome(Outcome::Unknown)),
             None => work.await,
         }
-    };
+    });
     if !cancellable {
+        if let Ok(performed) = tokio::time::timeout(WORKS_WITHIN, &mut within).await {
+            return performed;
+        }
+        drop(permit);
         return within.await;
     }
     tokio::select! {
@@ -154,14 +167,19 @@ fn is_cancellable(effect: &Effect) -> bool {
 }
 
 /// After this nothing is known of it.
-fn time_limit(job: &Job) -> Option<Duration> {
+fn time_limit(job: &Job, call_within: Duration) -> Option<Duration> {
+    let call_within = call_within + CALL_SLACK;
     match &job.effect {
         // Both take as long as others please; who waits for them may give them up.
         Effect::EnsureImage { .. } | Effect::PostStart { .. } => None,
-        Effect::StopContainer { grace_ms, .. } => Some(CALL_WITHIN + Duration::from_millis(*grace_ms)),
+        Effect::StopContainer { grace_ms, .. } => Some(call_within + Duration::from_millis(*grace_ms)),
         Effect::PreStop { grace_ms, .. } => Some(PROBE_SLACK + Duration::from_millis(*grace_ms)),
         Effect::Probe { container, kind, .. } => Some(PROBE_SLACK + TRIES_MAX * probe_timeout(job, container, *kind)),
-        _ => Some(CALL_WITHIN),
+        // Networks may take twice as long as anything else, and then the sandbox is looked at.
+        Effect::RunSandbox { .. } => Some(3 * call_within),
+        // Made, then started.
+        Effect::StartContainer { .. } => Some(2 * call_within),
+        _ => Some(call_within),
     }
 }
 

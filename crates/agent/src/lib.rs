@@ -16,6 +16,7 @@ mod messages;
 mod observe;
 mod plan;
 mod remembered;
+mod rotation;
 mod run;
 mod sources;
 mod status;

@@ -1,5 +1,7 @@
 //! What a container leaves to be read when it has ended: a file that is mounted into it, or else the end of its log.
 
+mod docker;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -89,7 +91,12 @@ fn own_message(root_dir: &Path, status: &v1::ContainerStatus) -> String {
         return message;
     }
     // A log that cannot be read says nothing.
-    tail(Path::new(&status.log_path), LOG_TAIL_BYTES).map(|bytes| end_of_log(&bytes)).unwrap_or_default()
+    let log = Path::new(&status.log_path);
+    let end = match docker::target(log, &status.id) {
+        Some(target) => tail(&target, LOG_TAIL_BYTES).map(|bytes| docker::end_of_log(&bytes)),
+        None => tail(log, LOG_TAIL_BYTES).map(|bytes| end_of_log(&bytes)),
+    };
+    end.unwrap_or_default()
 }
 
 fn falls_back(status: &v1::ContainerStatus) -> bool {
@@ -175,6 +182,11 @@ fn end_of_log(bytes: &[u8]) -> String {
             said.push(b'\n');
         }
     }
+    cut(&said)
+}
+
+/// The end of what a log says, as much of it as a message may hold.
+fn cut(said: &[u8]) -> String {
     let from = said.len().saturating_sub(LOG_MAX_BYTES);
     String::from_utf8_lossy(&said[from..]).into_owned()
 }

@@ -72,6 +72,20 @@ pub(crate) async fn list(runtime: &dyn Runtime) -> Result<BTreeMap<String, Diges
     Ok(pods)
 }
 
+/// Whom the runtime has, by two listings.
+///
+/// # Errors
+/// The runtime's.
+pub(crate) async fn keys(runtime: &dyn Runtime) -> Result<Vec<PodKey>, cri::Error> {
+    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
+    let containers = runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
+    let labels = sandboxes.iter().map(|sandbox| &sandbox.labels).chain(containers.iter().map(|c| &c.labels));
+    let mut keys: Vec<PodKey> = labels.filter_map(PodKey::from_labels).collect();
+    keys.sort_by(|a, b| a.uid.cmp(&b.uid));
+    keys.dedup_by(|a, b| a.uid == b.uid);
+    Ok(keys)
+}
+
 /// All that the runtime knows of one pod; none where it knows nothing.
 ///
 /// # Errors

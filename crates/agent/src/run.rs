@@ -1,22 +1,25 @@
 //! Starting the loop, and what runs around it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use lifecycle::Effect;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
 use crate::effects::{self, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
+use crate::observe::RuntimePod;
 use crate::remembered::{self, Memories};
 use crate::sources::SourceReport;
 use crate::sources::files::FileSource;
@@ -25,7 +28,7 @@ use crate::sources::url::{UrlError, UrlSource};
 use crate::sources::watch::{self, Sinks, Watched};
 use crate::status::NodeFacts;
 use crate::volumes::{LOG_DIR_MODE, POD_DIR_MODE};
-use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe};
+use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe, rotation};
 
 /// Messages waiting for the loop; who has more to say waits.
 const QUEUE: usize = 1024;
@@ -40,6 +43,8 @@ const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// For what is still to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
+/// At the start the runtime is to tell of every pod within this; those it does not tell of are left for later.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// For one listing or inspection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
@@ -87,6 +92,7 @@ pub fn run(
     }
     let (messages, inbox) = mpsc::channel(QUEUE);
     tokio::spawn(follow_runtime(world.clone(), node.clone(), messages.clone(), stop.clone()));
+    tokio::spawn(rotation::rotate_logs(world.clone(), stop.clone()));
     let (memories, memory_writer) = Memories::writer(&world.config.root_dir, stop.clone());
     let (queries, questions) = mpsc::channel(QUEUE);
     let agent = Agent::new(node.clone(), world.config.sources.len());
@@ -303,17 +309,26 @@ async fn tell(messages: &mpsc::Sender<Message>, message: Message) {
 async fn list(world: Arc<World>, messages: mpsc::Sender<Message>) {
     match tokio::time::timeout(ANSWER_WITHIN, observe::list(&*world.runtime)).await {
         Ok(Ok(pods)) => tell(&messages, Message::Listed { pods }).await,
-        Ok(Err(error)) => warn!(%error, "the runtime does not list its pods"),
+        Ok(Err(error)) => not_told(&error, "the runtime does not list its pods"),
         Err(_) => warn!("the runtime did not list its pods within {} s", ANSWER_WITHIN.as_secs()),
     }
 }
 
 async fn inspect(world: Arc<World>, uid: String, messages: mpsc::Sender<Message>) {
     let stamp = clock::mono_ms();
-    match tokio::time::timeout(ANSWER_WITHIN, observe::inspect(&*world.runtime, &uid, &world.messages)).await {
+    let asked = cri::calls::for_pod(uid.as_str().into(), observe::inspect(&*world.runtime, &uid, &world.messages));
+    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(pod)) => tell(&messages, Message::Inspected { uid, stamp, pod }).await,
-        Ok(Err(error)) => warn!(uid, %error, "the runtime does not tell of a pod"),
+        Ok(Err(error)) => not_told(&error, "the runtime does not tell of a pod"),
         Err(_) => warn!(uid, "the runtime did not tell of a pod within {} s", ANSWER_WITHIN.as_secs()),
+    }
+}
+
+/// A runtime that is away is asked again and again; that it is away was said once by whoever watches over its calls.
+fn not_told(error: &cri::Error, what: &str) {
+    match error.code.leaves_outcome_unknown() {
+        true => debug!(%error, "{what}"),
+        false => warn!(%error, "{what}"),
     }
 }
 
@@ -335,7 +350,7 @@ async fn follow_runtime(
                 Ok(events) => Some(events),
                 Err(error) if error.code == Code::Unimplemented => None,
                 Err(error) => {
-                    warn!(%error, "the runtime's events cannot be had");
+                    not_told(&error, "the runtime's events cannot be had");
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }
@@ -368,13 +383,48 @@ async fn start(world: &Arc<World>, messages: &mpsc::Sender<Message>) {
     let root_dir = world.config.root_dir.clone();
     let records = spawn_blocking(move || (Finished::new(&root_dir).load(), remembered::load(&root_dir))).await;
     let (finished, stored) = records.unwrap_or_default();
+    let (stamp, pods, unseen) = first_look(world, messages).await;
+    tell(messages, Message::Started { stamp, pods, unseen, finished, stored }).await;
+}
+
+/// What the runtime has, and which of it it does not tell of soon: one pod that hangs must not keep all from beginning.
+async fn first_look(world: &Arc<World>, messages: &mpsc::Sender<Message>) -> (u64, Vec<RuntimePod>, Vec<PodKey>) {
     let mut stamp = clock::mono_ms();
-    let pods = until_answered("pods", || {
+    let everything = until_answered("pods", || {
         stamp = clock::mono_ms();
-        observe::everything(&*world.runtime, &world.messages)
+        let asked = observe::everything(&*world.runtime, &world.messages);
+        async { tokio::time::timeout(TOLD_WITHIN, asked).await.map_or(Ok(None), |told| told.map(Some)) }
+    });
+    if let Some(pods) = everything.await {
+        return (stamp, pods, Vec::new());
+    }
+    let keys = until_answered("pods", || {
+        stamp = clock::mono_ms();
+        observe::keys(&*world.runtime)
+    });
+    let mut unseen: BTreeMap<String, PodKey> = keys.await.into_iter().map(|key| (key.uid.clone(), key)).collect();
+    let (told, mut soon) = mpsc::channel(unseen.len().max(1));
+    for uid in unseen.keys() {
+        tokio::spawn(inspect(world.clone(), uid.clone(), told.clone()));
+    }
+    drop(told);
+    let mut pods = Vec::new();
+    let _late = tokio::time::timeout(TOLD_WITHIN, async {
+        while let Some(message) = soon.recv().await {
+            let Message::Inspected { uid, pod, .. } = message else { continue };
+            unseen.remove(&uid);
+            pods.extend(pod);
+        }
     })
     .await;
-    tell(messages, Message::Started { stamp, pods, finished, stored }).await;
+    // Whoever answers after this is heard like everybody else.
+    let messages = messages.clone();
+    tokio::spawn(async move {
+        while let Some(message) = soon.recv().await {
+            tell(&messages, message).await;
+        }
+    });
+    (stamp, pods, unseen.into_values().collect())
 }
 
 async fn until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T

@@ -176,6 +176,16 @@ impl Group {
         self.dirs().iter().try_for_each(|dir| remove_tree(dir))
     }
 
+    /// Removes the group from the hierarchies that this crate leaves alone: runtimes make it in all that there are.
+    ///
+    /// # Errors
+    /// As for [`Group::remove`], or the mount table cannot be read.
+    pub fn remove_strays(&self) -> Result<()> {
+        self.refuse_root()?;
+        let dirs = Layout::all_mounts()?.into_iter().map(|mount| mount.join(&self.path));
+        dirs.filter(|dir| dir.exists()).try_for_each(|dir| remove_tree(&dir))
+    }
+
     fn refuse_root(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() { Err(Error::Root) } else { Ok(()) }
     }

@@ -61,6 +61,16 @@ impl Layout {
         Layout::from_mounts(&parse_mountinfo(&table), &|path| rustix::fs::statfs(path).ok().map(|s| s.f_type))
     }
 
+    /// Where every hierarchy of the machine is mounted, also those that are left alone here.
+    pub(crate) fn all_mounts() -> Result<Vec<PathBuf>> {
+        let table = file::read(Path::new("/proc/self/mountinfo"))?;
+        let genuine = |mount: &CgroupMount| {
+            let magic = rustix::fs::statfs(&mount.point).ok().map(|s| s.f_type);
+            magic == Some(if mount.v2 { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC })
+        };
+        Ok(parse_mountinfo(&table).into_iter().filter(genuine).map(|mount| mount.point).collect())
+    }
+
     fn from_mounts(mounts: &[CgroupMount], magic: &dyn Fn(&Path) -> Option<i64>) -> Result<Layout> {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut unified = None;

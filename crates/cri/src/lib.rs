@@ -3,14 +3,22 @@
 //! [`v1`] holds the protocol's messages. The embedded engine, Docker and remote runtimes implement [`Runtime`]
 //! over them; the agent knows nothing else.
 
+pub mod calls;
+pub mod channel;
+#[cfg(feature = "client")]
+pub mod client;
 mod error;
 pub mod keys;
 pub mod names;
 mod redact;
 mod runtime;
+#[cfg(feature = "spdy")]
+pub mod spdy;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use error::{Code, Error};
-pub use runtime::{ExecSession, Runtime};
+pub use runtime::{ExecSession, LogRotation, Runtime};
 
 /// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.
 ///

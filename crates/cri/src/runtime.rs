@@ -6,6 +6,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{Error, v1};
 
+/// Who sees to it that the logs of running containers do not grow without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogRotation {
+    /// The runtime, by itself.
+    Runtime,
+    /// The kubelet: it renames a log that has grown and has the runtime reopen it.
+    Kubelet,
+}
+
 /// A container runtime: the embedded engine, Docker, or a CRI runtime behind a socket.
 ///
 /// Rules that hold for every implementation:
@@ -70,6 +79,22 @@ pub trait Runtime: Send + Sync {
     /// One container. An exit whose code is not known is reported as unknown, never as 0. Unknown id: `NotFound`.
     async fn container_status(&self, request: v1::ContainerStatusRequest)
     -> Result<v1::ContainerStatusResponse, Error>;
+
+    /// Who rotates logs. Where it is the kubelet, [`Runtime::reopen_container_log`] is implemented too.
+    fn log_rotation(&self) -> LogRotation {
+        LogRotation::Runtime
+    }
+
+    /// Goes on writing a running container's log at the path of its making, as a new file if none is there; `Ok` once
+    /// nothing more goes into the file that was renamed. Not running: an error.
+    ///
+    /// A runtime that rotates logs by itself is not asked and need not implement it.
+    async fn reopen_container_log(
+        &self,
+        _request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Error> {
+        Err(Error::unimplemented("reopen_container_log: the runtime rotates logs by itself"))
+    }
 
     /// Runs a command in a running container and returns its output (cut at a limit) and exit code.
     /// `timeout` is in seconds, 0 is none; when it runs out the command is killed: `DeadlineExceeded`. It is killed too

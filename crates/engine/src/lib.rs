@@ -33,3 +33,4 @@ pub use config::Config;
 pub use engine::{Engine, OpenError};
 pub use files::FileError;
 pub use network::NetworkError;
+pub use shim_process::pause_program;

@@ -26,6 +26,12 @@ const MAX_LOG_BYTES: usize = 1024;
 /// Above the descriptors that a shim is given: one of those would take the program's place before it is executed.
 const FIRST_FREE_FD: i32 = 10;
 
+/// A static program that, called `pause`, waits until it is told to end and reaps what dies around it: what holds the
+/// namespaces of a pod in an engine that needs a process for it.
+pub fn pause_program() -> &'static [u8] {
+    PROGRAM
+}
+
 /// The program in a file without a name that nobody can change, not even root in a container that reaches it through
 /// `/proc/<pid>/exe`.
 pub(crate) fn sealed_program() -> io::Result<OwnedFd> {

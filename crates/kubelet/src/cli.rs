@@ -94,6 +94,24 @@ pub(crate) struct RunFlags {
     /// Pods that may run at once (maxPods) [default: 110]
     #[arg(long, value_name = "N")]
     pub(crate) max_pods: Option<u32>,
+    /// What runs the containers: embedded, docker, or remote with --container-runtime-endpoint [default: embedded]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) container_runtime: Option<String>,
+    /// Socket of the Docker Engine [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub(crate) docker_endpoint: Option<String>,
+    /// Socket of a CRI runtime that runs the containers (containerRuntimeEndpoint)
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// Socket of the image service, where it is not the runtime's (imageServiceEndpoint)
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub(crate) image_service_endpoint: Option<String>,
+    /// A call to the runtime that takes longer is given up (runtimeRequestTimeout) [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) runtime_request_timeout: Option<Duration>,
+    /// How a runtime names control groups that does not say so itself (cgroupDriver): cgroupfs
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) cgroup_driver: Option<String>,
     /// Verbosity of the log, 0 to 10
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: u8,

@@ -2,11 +2,13 @@
 
 pub(crate) mod file;
 mod labels;
+pub(crate) mod runtime;
 
 use crate::cli::RunFlags;
 use file::ConfigFile;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ const READ_ONLY_PORT: u16 = 10255;
 const HEALTHZ_PORT: u16 = 10248;
 const LOG_MAX_SIZE: &str = "10Mi";
 const LOG_MAX_FILES: u32 = 5;
+/// Within which the longest wait for a restart may be set.
+const MAX_RESTART_DELAY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 /// A configuration file larger than this is refused.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
@@ -52,6 +56,11 @@ pub(crate) struct Config {
     pub(crate) log_max_files: u32,
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
+    /// The longest a container that keeps failing waits for its restart; zero for the usual time.
+    pub(crate) max_restart_delay: Duration,
+    pub(crate) runtime: runtime::Choice,
+    /// What a call to the runtime may take.
+    pub(crate) call_within: Duration,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
@@ -81,6 +90,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
     };
     let with_file = file.is_some();
     let file = file.unwrap_or_default();
+    let (runtime, call_within) = runtime::choose(flags, &file)?;
     let manifests = flags.pod_manifest_path.clone().or(manifests).or(file.static_pod_path);
     let manifest_url = flags.manifest_url.clone().or(file.static_pod_url).filter(|url| !url.is_empty());
     if manifests.is_none() && manifest_url.is_none() {
@@ -133,7 +143,10 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
         log_max_bytes: log_size(&log_max_size)?,
         log_max_files,
         node_labels: labels::node_labels(&flags.node_labels)?,
+        max_restart_delay: max_restart_delay(file.crash_loop_back_off.max_container_restart_period)?,
         max_pods: max_pods(flags.max_pods.or(file.max_pods))?,
+        runtime,
+        call_within,
     })
 }
 
@@ -187,6 +200,15 @@ fn max_pods(value: Option<u32>) -> Result<u32, ConfigError> {
         None => Ok(agent::MAX_PODS),
         Some(0) => Err(value_error("--max-pods", "0", "expected 1 or more")),
         Some(value) => Ok(value),
+    }
+}
+
+fn max_restart_delay(value: Option<Duration>) -> Result<Duration, ConfigError> {
+    const FIELD: &str = "crashLoopBackOff.maxContainerRestartPeriod";
+    match value {
+        None => Ok(Duration::ZERO),
+        Some(value) if MAX_RESTART_DELAY.contains(&value) => Ok(value),
+        Some(value) => Err(value_error(FIELD, format!("{value:?}"), "expected 1s to 300s")),
     }
 }
 
@@ -275,6 +297,31 @@ mod tests {
         assert_eq!((config.log_max_bytes, config.log_max_files), (10 * 1024 * 1024, 5));
         assert_eq!(config.manifests, Some("/manifests".into()));
         assert_eq!((config.max_pods, config.node_labels.len()), (110, 0));
+        assert_eq!(config.max_restart_delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_longest_wait_for_a_restart_is_the_files_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.yaml");
+        let delay = |period: &str| {
+            let text = format!(
+                "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /pods\n\
+                 crashLoopBackOff: {{maxContainerRestartPeriod: {period}}}\n"
+            );
+            std::fs::write(&path, text).unwrap();
+            load(&RunFlags { config: Some(path.clone()), ..RunFlags::default() }, "n").map(|it| it.max_restart_delay)
+        };
+        for (period, seconds) in [("1s", 1), ("1m30s", 90), ("300s", 300), ("null", 0)] {
+            assert_eq!(delay(period).unwrap(), Duration::from_secs(seconds), "{period}");
+        }
+        for period in ["0s", "999ms", "300001ms"] {
+            let error = delay(period).expect_err(period).to_string();
+            assert!(
+                error.contains("crashLoopBackOff.maxContainerRestartPeriod") && error.contains("1s to 300s"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

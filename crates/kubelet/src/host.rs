@@ -1,10 +1,11 @@
-//! What the HTTP server asks, answered from the agent, the runtime and the image store.
+//! What the HTTP server asks, answered from the agent, the runtime and the images.
 
+use crate::images::Images;
 use crate::log::LogOutput;
 use agent::{AgentHandle, ContainerView, PodView, RunState};
 use async_trait::async_trait;
-use cri::{Runtime, v1};
-use image::{ImportOptions, Store};
+use cri::calls::{self, Calls};
+use cri::{Code, Runtime, v1};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,20 +18,32 @@ use server::{
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// A loop that does not answer within this time hangs.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// No more is told of a runtime that answers nothing.
+const TROUBLES: usize = 20;
+/// Between two looks at a container whose runtime has no events.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Host {
     pub(crate) agent: AgentHandle,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) images: Arc<Store>,
+    /// What the runtime is being asked.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) images: Images,
     pub(crate) log: LogOutput,
     pub(crate) root_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
 }
 
 impl Host {
+    fn runtime_health(&self) -> Result<(), String> {
+        let troubles: Vec<String> = self.calls.troubles().iter().take(TROUBLES).map(ToString::to_string).collect();
+        if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+    }
+
     async fn container(&self, target: &ContainerRef) -> Result<(PodView, ContainerView), HostError> {
         let pod = self.agent.pod(&target.namespace, &target.pod).await;
         let pod = pod.map_err(|error| HostError::not_found(error.to_string()))?;
@@ -42,28 +55,6 @@ impl Host {
             }
         }
     }
-
-    /// Runs a call of the store's, which blocks, beside the runtime's threads.
-    async fn store<T, F>(&self, call: F) -> Result<T, HostError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Store) -> Result<T, image::Error> + Send + 'static,
-    {
-        let store = Arc::clone(&self.images);
-        match tokio::task::spawn_blocking(move || call(&store)).await {
-            Ok(outcome) => outcome.map_err(image_error),
-            Err(error) => Err(HostError::internal(error.to_string())),
-        }
-    }
-}
-
-fn image_error(error: image::Error) -> HostError {
-    let kind = match &error {
-        image::Error::NotFound { .. } => HostErrorKind::NotFound,
-        image::Error::InUse { .. } | image::Error::Pinned { .. } => HostErrorKind::Conflict,
-        _ => HostErrorKind::Invalid,
-    };
-    HostError::new(kind, error.to_string())
 }
 
 #[async_trait]
@@ -82,7 +73,7 @@ impl server::Host for Host {
             HealthCheck::Log if self.log.is_well() => Ok(()),
             HealthCheck::Log => Err("the last log line could not be written to standard error".into()),
             HealthCheck::SyncLoop => match tokio::time::timeout(ALIVE_TIMEOUT, self.agent.is_alive()).await {
-                Ok(true) => Ok(()),
+                Ok(true) => self.runtime_health(),
                 Ok(false) => Err("the loop has ended".into()),
                 Err(_) => Err(format!("the loop has not answered for {ALIVE_TIMEOUT:?}")),
             },
@@ -161,41 +152,22 @@ impl server::Host for Host {
             stdout: request.stdout,
             stderr: request.stderr,
         };
-        Ok(self.runtime.exec(request, window).await?)
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        Ok(calls::for_pod(name.into(), self.runtime.exec(request, window)).await?)
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {
-        let summary = |image: Arc<image::Image>| ImageSummary {
-            id: image.id.clone(),
-            references: image.refs.clone(),
-            digests: image.digests.clone(),
-            size_bytes: image.size_bytes,
-            pinned: image.pinned,
-        };
-        Ok(self.images.list().into_iter().map(summary).collect())
+        self.images.list().await
     }
 
     async fn image_import(&self, request: ImportRequest) -> Result<Vec<ImportedImage>, HostError> {
-        let options = ImportOptions { pinned: request.pinned };
-        let imported = self.store(move |store| store.import(&request.path, options)).await?;
+        let imported = self.images.import(request).await?;
         self.agent.images_changed().await;
-        let told = |image: image::Imported| -> Vec<ImportedImage> {
-            let names = if image.references.is_empty() { vec![image.id.clone()] } else { image.references };
-            names.into_iter().map(|reference| ImportedImage { reference, id: image.id.clone() }).collect()
-        };
-        Ok(imported.into_iter().flat_map(told).collect())
+        Ok(imported)
     }
 
     async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
-        let request = v1::RemoveImageRequest {
-            image: Some(v1::ImageSpec { image: reference.to_owned(), ..v1::ImageSpec::default() }),
-        };
-        if self.images.resolve(reference).map_err(image_error)?.is_none() {
-            return Err(HostError::not_found(format!("image {reference:?} not found")));
-        }
-        // The runtime knows which images its containers use.
-        self.runtime.remove_image(request).await?;
-        Ok(())
+        self.images.remove(reference).await
     }
 }
 
@@ -221,21 +193,38 @@ async fn wait_for_exit(runtime: Arc<dyn Runtime>, id: Option<String>) {
     let Some(id) = id else { return };
     loop {
         // Subscribed before asking, so that no exit falls between.
-        let Ok(mut events) = runtime.events().await else { return };
+        let events = runtime.events().await;
         let request = v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
         match runtime.container_status(request).await {
             Ok(answer) if answer.status.as_ref().is_some_and(still_runs) => {}
+            // A runtime that is away says nothing about the container.
+            Err(error) if error.code.leaves_outcome_unknown() => {}
             _ => return,
         }
-        while let Some(event) = events.recv().await {
-            let seen = event.containers_statuses.iter().find(|status| status.id == id);
-            let of_this = event.container_id == id || seen.is_some();
-            if of_this && !seen.is_some_and(still_runs) {
-                return;
+        match events {
+            Ok(mut events) => {
+                if seen_to_exit(&mut events, &id).await {
+                    return;
+                }
             }
+            Err(error) if error.code == Code::Unimplemented || error.code.leaves_outcome_unknown() => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(_) => return,
         }
-        // The subscription was cut for falling behind: ask anew.
     }
+}
+
+/// False where the subscription was cut for falling behind.
+async fn seen_to_exit(events: &mut mpsc::Receiver<v1::ContainerEventResponse>, id: &str) -> bool {
+    while let Some(event) = events.recv().await {
+        let seen = event.containers_statuses.iter().find(|status| status.id == id);
+        let of_this = event.container_id == id || seen.is_some();
+        if of_this && !seen.is_some_and(still_runs) {
+            return true;
+        }
+    }
+    false
 }
 
 fn still_runs(status: &v1::ContainerStatus) -> bool {

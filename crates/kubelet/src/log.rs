@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The rooms whose lines follow `--v`; libraries speak only when they are in trouble.
-const ROOMS: [&str; 8] = ["kubelet", "agent", "engine", "image", "server", "lifecycle", "node", "cgroup"];
+const ROOMS: [&str; 10] =
+    ["kubelet", "agent", "cri", "docker", "engine", "image", "server", "lifecycle", "node", "cgroup"];
 
 /// Starts the log. What it returns tells whether the last line could be written.
 pub(crate) fn start(verbosity: u8) -> LogOutput {

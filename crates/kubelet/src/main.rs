@@ -6,8 +6,10 @@ mod commands;
 mod config;
 mod duration;
 mod host;
+mod images;
 mod log;
 mod run;
+mod runtime;
 
 use clap::Parser;
 use cli::{Cli, Command};

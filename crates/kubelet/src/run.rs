@@ -5,9 +5,9 @@ use crate::client::socket_path;
 use crate::config::{self, Config};
 use crate::host::Host;
 use crate::log::{self, LogOutput};
+use crate::runtime::{self, Opened};
 use agent::{AgentConfig, AgentHandle, DnsConfig, SourceConfig};
 use anyhow::{Context, Result, bail};
-use engine::Engine;
 use image::Store;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use server::{Bound, Limits};
@@ -61,17 +61,19 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
     directories(&config)?;
     let _only_one = lock(&config.run_dir.join("kubelet.lock")).await?;
     let sockets = bind(&config).await?;
-    let images = open_images(&config).await?;
-    let engine = Engine::open(engine_config(&config, &images)?).await.context("the engine cannot start")?;
+    let Opened { runtime, calls, images, embedded } = runtime::open(&config).await?;
     let groups = cgroup::Layout::detect().context("no control groups are mounted below /sys/fs/cgroup")?;
-    let agent =
-        agent::run(agent_config(&config, &facts), engine.clone(), Some(groups)).context("the agent cannot start")?;
+    let agent = agent::run(agent_config(&config, &facts), Arc::clone(&runtime), Some(groups))
+        .context("the agent cannot start")?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(watch_images(Arc::clone(&images), config.root_dir.join("images"), agent.clone(), stop.clone()));
+    if let Some((_, store)) = &embedded {
+        tasks.spawn(watch_images(Arc::clone(store), config.root_dir.join("images"), agent.clone(), stop.clone()));
+    }
     let host = Arc::new(Host {
         agent: agent.clone(),
-        runtime: engine.clone(),
+        runtime,
+        calls,
         images,
         log,
         root_dir: config.root_dir.clone(),
@@ -89,7 +91,10 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
         warn!("some answers were not finished within {SHUTDOWN_TIMEOUT:?}");
     }
     agent.shutdown().await;
-    engine.close().await.context("the engine did not close cleanly")
+    match embedded {
+        Some((engine, _)) => engine.close().await.context("the engine did not close cleanly"),
+        None => Ok(()),
+    }
 }
 
 fn directories(config: &Config) -> Result<()> {
@@ -101,7 +106,6 @@ fn directories(config: &Config) -> Result<()> {
             .with_context(|| format!("cannot make {}", path.display()))
     };
     make(&config.root_dir, 0o750)?;
-    make(&config.root_dir.join("images"), 0o750)?;
     make(&config.run_dir, 0o700)?;
     make(&config.pod_logs_dir, 0o755)
 }
@@ -128,26 +132,6 @@ async fn lock(path: &Path) -> Result<OwnedFd> {
     }
 }
 
-async fn open_images(config: &Config) -> Result<Arc<Store>> {
-    let dir = config.root_dir.join("image-store");
-    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await?;
-    opened.context("the image store cannot be opened")
-}
-
-fn engine_config(config: &Config, images: &Arc<Store>) -> Result<engine::Config> {
-    Ok(engine::Config {
-        root_dir: config.root_dir.clone(),
-        run_dir: config.run_dir.clone(),
-        bridge: config.pod_bridge.clone(),
-        pod_cidr: config.pod_cidr.parse().context("--pod-cidr")?,
-        cgroup_root: config.cgroup_root.clone(),
-        resolv_conf: config.resolv_conf.clone(),
-        log_max_bytes: config.log_max_bytes,
-        log_max_files: config.log_max_files,
-        image: Arc::clone(images),
-    })
-}
-
 fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
     let path =
         config.manifests.clone().map(|path| SourceConfig::Path { path, check_every: config.file_check_frequency });
@@ -169,8 +153,10 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         node_ephemeral_bytes: node::capacity_bytes(&config.root_dir).unwrap_or(0),
         node_labels: config.node_labels.clone(),
         max_pods: config.max_pods,
-        // The usual one.
-        max_restart_delay_ms: 0,
+        call_within: config.call_within,
+        log_max_bytes: config.log_max_bytes,
+        log_max_files: config.log_max_files,
+        max_restart_delay_ms: config.max_restart_delay.as_millis().try_into().unwrap_or(0),
     }
 }
 

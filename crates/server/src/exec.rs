@@ -20,9 +20,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time;
 
-use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use crate::listen::Connection;
 use crate::{ContainerRef, ExecRequest, Host, HostError};
+use cri::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 
 /// A message from the client, or one that we send, at most.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::HostError;
-use crate::channel::Resize;
 use crate::logs::{LogOptions, LogSource};
+use cri::channel::Resize;
 
 /// The facts and acts behind the API. Every method may be called at any time and many at once.
 #[async_trait]
@@ -51,7 +51,7 @@ pub trait Host: Send + Sync + 'static {
 pub enum HealthCheck {
     /// Log lines are still written.
     Log,
-    /// The decision loop turned lately.
+    /// The decision loop turned lately, and the runtime answers what it is asked.
     SyncLoop,
 }
 

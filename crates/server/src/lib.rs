@@ -4,7 +4,6 @@
 //! unix socket of the command line. [`bind_tcp`], [`bind_unix`] and [`serve`] run a router within [`Limits`].
 //! [`logs`] reads container logs, [`channel`] is the framing of exec sessions, shared with the client.
 
-pub mod channel;
 mod error;
 mod exec;
 mod health;

@@ -1,9 +1,10 @@
-//! Container logs: files in the CRI's format and their rotated predecessors, as the text that was written.
+//! Container logs: files in the CRI's format or in Docker's, and their rotated predecessors, as the text that was written.
 //!
 //! A record is `2016-10-06T00:17:09.669794202Z stdout F message`; `P` instead of `F` says that the line goes on in the
 //! next record. Lines are passed on in pieces, so their length costs no memory. Where both streams of a container
 //! write long lines at once, pieces follow each other as they do in the file.
 
+mod docker;
 mod files;
 mod record;
 mod stream;

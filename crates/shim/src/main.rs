@@ -1,5 +1,6 @@
 //! The supervisor of one pod: makes its containers, keeps their output and their ends, answers the engine. It outlives
-//! the kubelet. `shim <sandbox directory>`, with the listening socket as descriptor 3.
+//! the kubelet. `shim <sandbox directory>`, with the listening socket as descriptor 3. Under the name of `pause` it is what
+//! holds the namespaces of a pod whose containers another engine runs.
 
 mod container;
 mod daemon;
@@ -7,6 +8,7 @@ mod failure;
 mod family;
 mod launch;
 mod log;
+mod pause;
 mod pod_init;
 mod records;
 mod setup;
@@ -20,6 +22,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if pause::is_meant() {
+        return pause::run();
+    }
     let mut arguments = std::env::args_os().skip(1);
     let (Some(dir), None) = (arguments.next().map(PathBuf::from), arguments.next()) else {
         eprintln!("usage: shim SANDBOX-DIRECTORY (started by the kubelet, with a listening socket as descriptor 3)");

@@ -113,6 +113,28 @@ pub(crate) fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Waits until one of these signals is sent. They are blocked from then on: one that comes before is not missed, and PID 1,
+/// to which the kernel delivers nothing that it has no handler for, gets them too.
+pub(crate) fn await_signal(signals: &[i32]) -> Result<i32> {
+    // SAFETY: a plain set of bits, which sigemptyset fills.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let mut received = 0;
+    // SAFETY: the set is ours and lives through the calls.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()).into())?;
+        loop {
+            // sigwait(3) returns its error; only an interruption is possible here.
+            if libc::sigwait(&raw const set, &raw mut received) == 0 {
+                return Ok(received);
+            }
+        }
+    }
+}
+
 /// Gives every signal its default effect and blocks none: what was ignored stays ignored across execve(2) otherwise.
 ///
 /// By the system calls themselves, because the C library keeps two signals to itself that a parent may have ignored.

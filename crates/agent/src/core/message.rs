@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{EffectId, Memory, Millis};
 
@@ -19,6 +20,8 @@ pub enum Message {
         /// When it was asked.
         stamp: Millis,
         pods: Vec<RuntimePod>,
+        /// Pods that it lists and does not tell of yet. Each is to be told by [`Message::Inspected`] some time.
+        unseen: Vec<PodKey>,
         /// Pods that ran to their end, by UID.
         finished: BTreeMap<String, PodStatus>,
         /// What earlier lives of the kubelet remembered of pods, by UID.

@@ -47,8 +47,8 @@ impl Agent {
 
     pub(super) fn adopt_leftovers(&mut self, now: Now, uids: Vec<String>, outbox: &mut Outbox) {
         for uid in uids {
-            if !self.entries.contains_key(&uid) && !self.wanted.contains_key(&uid) && !self.unclaimed.contains_key(&uid)
-            {
+            let known = self.entries.contains_key(&uid) || self.unclaimed.contains_key(&uid);
+            if !known && !self.wanted.contains_key(&uid) && !self.unseen.contains_key(&uid) {
                 self.adopt_orphan(now, None, &uid, outbox);
             }
         }

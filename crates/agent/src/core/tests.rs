@@ -64,7 +64,7 @@ fn runtime_pod(name: &str, uid: &str) -> RuntimePod {
 }
 
 fn started(pods: Vec<RuntimePod>) -> Message {
-    Message::Started { stamp: 1, pods, finished: BTreeMap::new(), stored: BTreeMap::new() }
+    Message::Started { stamp: 1, pods, unseen: Vec::new(), finished: BTreeMap::new(), stored: BTreeMap::new() }
 }
 
 /// What was asked for, as `uid: effect`.

@@ -42,6 +42,9 @@ impl Agent {
         }
         let wanted: Vec<Arc<Pod>> = self.wanted.values().map(|wanted| wanted.pod.clone()).collect();
         for pod in wanted {
+            if !self.entries.contains_key(pod::uid(&pod)) && self.is_obscured(&pod) {
+                continue;
+            }
             match self.entries.get_mut(pod::uid(&pod)) {
                 None => self.begin(now, pod, outbox),
                 Some(entry) => {

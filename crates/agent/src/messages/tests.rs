@@ -160,3 +160,23 @@ fn files_of_attempts_before_the_last_are_removed() {
     names.sort();
     assert_eq!(names, ["0000000a", "0000000b"]);
 }
+
+#[test]
+fn s_f01_docker_s_own_log_is_read_through_root_s_link_and_no_other() {
+    let mut bed = Bed::new();
+    let piece = |text: &str| format!("{}\n", serde_json::json!({"log": text, "stream": "stdout", "time": "x"}));
+    let lines: String = (0..100).map(|n| piece(&format!("{n}\n"))).collect();
+    for (name, expected) in [("id1/id1-json.log", true), ("id2/x-json.log", false), ("x/id3-json.log", false)] {
+        let status = bed.ended(1, FALL_BACK_TO_LOGS);
+        let target = bed.dir.path().join(name);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(&target, ["cut\"}\n", lines.as_str(), &piece("two "), &piece("pieces")].concat()).unwrap();
+        let _absent = fs::remove_file(bed.log());
+        std::os::unix::fs::symlink(&target, bed.log()).unwrap();
+        // Anybody's link is not followed, where a test can make one that is not root's.
+        let is_root = rustix::process::geteuid().is_root();
+        let said = bed.messages.of(&status);
+        assert_eq!(said.ends_with("99\ntwo pieces\n") && said.starts_with("21\n"), expected && is_root, "{said}");
+        assert!(said.is_empty() != (expected && is_root), "{said}");
+    }
+}

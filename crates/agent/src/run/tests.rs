@@ -173,6 +173,43 @@ async fn f_a01_a_call_that_hangs_delays_no_other_pod() {
 }
 
 #[tokio::test]
+async fn f_a01_many_calls_that_hang_delay_no_other_pod() {
+    let bed = Bed::new();
+    let hanging: Vec<String> = (0..100).map(|n| format!("a{n}")).collect();
+    for name in &hanging {
+        bed.fake.hold(&format!("{name}-n"));
+        bed.write(&format!("{name}.yaml"), &manifest(name, ""));
+    }
+    bed.until("all hang", async |bed| {
+        let calls = bed.fake.calls();
+        hanging.iter().all(|name| calls.contains(&format!("run {name}-n")))
+    })
+    .await;
+    bed.write("b.yaml", &manifest("b", ""));
+    bed.until_running(&["b-n/c/0"]).await;
+}
+
+#[tokio::test]
+async fn f_a01_a_pod_that_hangs_at_the_start_is_left_alone_and_delays_no_other() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &manifest("a", ""));
+    bed.until_running(&["a-n/c/0"]).await;
+    bed.write("b.yaml", &manifest("b", ""));
+    bed.until_running(&["a-n/c/0", "b-n/c/0"]).await;
+    bed.fake.hold("a-n");
+    let bed = bed.restart(None).await;
+    bed.write("c.yaml", &manifest("c", ""));
+    bed.until("b is known and c runs", async |bed| {
+        bed.phase("b-n").await == "Running" && bed.phase("c-n").await == "Running"
+    })
+    .await;
+    bed.fake.release("a-n");
+    bed.until("a is known", async |bed| bed.phase("a-n").await == "Running").await;
+    let runs = bed.fake.calls().iter().filter(|call| call.starts_with("run ")).count();
+    assert_eq!(runs, 3, "each once: {:?}", bed.fake.calls());
+}
+
+#[tokio::test]
 async fn f_b08_a_restarted_kubelet_leaves_containers_alone() {
     let bed = Bed::new();
     bed.write("a.yaml", &manifest("a", ""));

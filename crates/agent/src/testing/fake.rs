@@ -1,11 +1,13 @@
 //! A runtime in memory, that does what it is told at once, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use cri::keys::{self, Map};
-use cri::{Error, ExecSession, Runtime, v1};
+use cri::{Error, ExecSession, LogRotation, Runtime, names, v1};
 use tokio::sync::{mpsc, watch};
 
 #[derive(Debug, Default)]
@@ -23,6 +25,9 @@ struct State {
     images: BTreeSet<String>,
     events: Vec<mpsc::Sender<v1::ContainerEventResponse>>,
     mute: bool,
+    /// Where the kubelet rotates its logs, and what it answers instead of reopening one.
+    logs: Option<PathBuf>,
+    not_reopening: Option<Error>,
     calls: Vec<String>,
     /// What commands in containers were asked for, and what all of them answer; none: they never end.
     commands: Vec<v1::ExecSyncRequest>,
@@ -95,6 +100,16 @@ impl Fake {
         self
     }
 
+    /// A runtime that leaves the rotation of the logs in `dir` to the kubelet.
+    pub(crate) fn leaving_logs_in(self, dir: PathBuf) -> Self {
+        self.lock().logs = Some(dir);
+        self
+    }
+
+    pub(crate) fn refuse_reopening(&self, with: Option<Error>) {
+        self.lock().not_reopening = with;
+    }
+
     /// Ends every running container of the pod.
     pub(crate) fn exit(&self, pod: &str, code: i32) {
         let mut state = self.lock();
@@ -113,6 +128,12 @@ impl Fake {
         let pod = labels.get(keys::POD_NAME).cloned().unwrap_or_default();
         let container = labels.get(keys::CONTAINER_NAME).map(|name| format!("/{name}")).unwrap_or_default();
         self.lock().calls.push(format!("{call} {pod}{container}"));
+        self.wait(labels).await;
+    }
+
+    /// Until no call for the pod is held any more.
+    async fn wait(&self, labels: &Map) {
+        let pod = labels.get(keys::POD_NAME).cloned().unwrap_or_default();
         let mut stuck = self.stuck.subscribe();
         stuck.wait_for(|stuck| !stuck.contains(&pod)).await.unwrap();
     }
@@ -232,6 +253,8 @@ impl Runtime for Fake {
         &self,
         request: v1::PodSandboxStatusRequest,
     ) -> Result<v1::PodSandboxStatusResponse, Error> {
+        let labels = self.lock().sandboxes.get(&request.pod_sandbox_id).map(|status| status.labels.clone());
+        self.wait(&labels.unwrap_or_default()).await;
         let state = self.lock();
         let status = state.sandboxes.get(&request.pod_sandbox_id).cloned();
         let status = status.ok_or_else(|| Error::not_found("no such sandbox"))?;
@@ -334,6 +357,31 @@ impl Runtime for Fake {
         let status = self.lock().containers.get(&request.container_id).map(|(c, _)| c.clone());
         let status = status.ok_or_else(|| Error::not_found("no such container"))?;
         Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
+    }
+
+    fn log_rotation(&self) -> LogRotation {
+        match self.lock().logs {
+            Some(_) => LogRotation::Kubelet,
+            None => LogRotation::Runtime,
+        }
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Error> {
+        let labels = self.labels_of_container(&request.container_id);
+        self.pass("reopen", &labels).await;
+        let state = self.lock();
+        if let Some(error) = &state.not_reopening {
+            return Err(error.clone());
+        }
+        let (container, _) = &state.containers[&request.container_id];
+        let (pod, metadata) = (keys::PodKey::from_labels(&labels).unwrap(), container.metadata.as_ref().unwrap());
+        let dir = names::log_directory(state.logs.as_ref().unwrap(), &pod);
+        let path = dir.join(names::log_path(&metadata.name, metadata.attempt));
+        File::options().append(true).create(true).open(path).unwrap();
+        Ok(v1::ReopenContainerLogResponse {})
     }
 
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {

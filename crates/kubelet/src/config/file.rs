@@ -13,8 +13,8 @@ const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConfigFile {
-    api_version: String,
-    kind: String,
+    pub(super) api_version: String,
+    pub(super) kind: String,
     pub(crate) static_pod_path: Option<PathBuf>,
     #[serde(rename = "staticPodURL")]
     pub(crate) static_pod_url: Option<String>,
@@ -37,6 +37,20 @@ pub(crate) struct ConfigFile {
     pub(crate) container_log_max_size: Option<String>,
     pub(crate) container_log_max_files: Option<u32>,
     pub(crate) max_pods: Option<u32>,
+    pub(crate) container_runtime_endpoint: Option<String>,
+    pub(crate) image_service_endpoint: Option<String>,
+    #[serde(deserialize_with = "go_duration")]
+    pub(crate) runtime_request_timeout: Option<Duration>,
+    pub(crate) cgroup_driver: Option<String>,
+    pub(crate) crash_loop_back_off: CrashLoopBackOff,
+}
+
+/// How long a container that keeps failing waits.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CrashLoopBackOff {
+    #[serde(deserialize_with = "go_duration")]
+    pub(crate) max_container_restart_period: Option<Duration>,
 }
 
 /// Fields of the v1beta1 format that exist and have no effect here yet.
@@ -44,21 +58,18 @@ const NOT_YET: &[&str] = &[
     "allowedUnsafeSysctls",
     "authentication",
     "authorization",
-    "cgroupDriver",
     "cgroupsPerQOS",
     "clusterDNS",
     "clusterDomain",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
-    "containerRuntimeEndpoint",
     "contentType",
     "cpuCFSQuota",
     "cpuCFSQuotaPeriod",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",
     "cpuManagerReconcilePeriod",
-    "crashLoopBackOff",
     "enableContentionProfiling",
     "enableControllerAttachDetach",
     "enableDebugFlagsHandler",
@@ -85,7 +96,6 @@ const NOT_YET: &[&str] = &[
     "imageMaximumGCAge",
     "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
     "kernelMemcgNotification",
@@ -124,7 +134,6 @@ const NOT_YET: &[&str] = &[
     "reservedSystemCPUs",
     "rotateCertificates",
     "runOnce",
-    "runtimeRequestTimeout",
     "seccompDefault",
     "serializeImagePulls",
     "serverTLSBootstrap",
@@ -227,6 +236,8 @@ mod tests {
             ("staticPodPaht: x\n", "staticPodPaht: unknown field"),
             ("readOnlyPort: 70000\n", "readOnlyPort"),
             ("fileCheckFrequency: 20\n", "fileCheckFrequency"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 5}\n", "crashLoopBackOff.maxContainerRestartPeriod"),
+            ("crashLoopBackOff: {maxRestart: 5s}\n", "crashLoopBackOff.maxRestart: unknown field"),
             ("healthzPort: 1\nhealthzPort: 2\n", "duplicate"),
             ("{", "YAML"),
         ] {

@@ -106,7 +106,8 @@ fn container(view: &View, index: usize) -> ContainerReport {
     };
     let attempt = newest.map_or(0, |newest| newest.seen.attempt);
     let container_id = newest.map_or_else(String::new, |newest| newest.seen.id.clone());
-    let image = newest.map_or(&plan.image, |newest| &newest.seen.image);
+    // Runtimes have words of their own for an image; where the container is of this very plan, its word is known.
+    let other = newest.map(|newest| &newest.seen).filter(|seen| seen.hash != plan.hash && !seen.image.is_empty());
     let completed = matches!(&state, ContainerState::Terminated(ended) if ended.exit_code == 0);
     ContainerReport {
         name: plan.name.clone(),
@@ -118,7 +119,7 @@ fn container(view: &View, index: usize) -> ContainerReport {
             ContainerKind::Sidecar | ContainerKind::Regular => running.is_some() && life.ready(&container_id),
         },
         started: running.is_some() && life.started(&container_id),
-        image: if image.is_empty() { plan.image.clone() } else { image.clone() },
+        image: other.map_or(&plan.image, |seen| &seen.image).clone(),
         image_ref: newest.map_or_else(String::new, |newest| newest.seen.image_ref.clone()),
         container_id,
         state,

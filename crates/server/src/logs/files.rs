@@ -1,5 +1,6 @@
-//! The files of one container's log: opened beneath their directory, never through a link.
+//! The files of one container's log: opened beneath their directory, never through a link but Docker's.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -11,6 +12,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::LogError;
+use super::docker::{self, Format};
 
 /// Rotated files looked at; the newest of more.
 const MAX_FILES: usize = 256;
@@ -25,6 +27,7 @@ pub(super) struct Directory {
     pub(super) fd: OwnedFd,
     path: PathBuf,
     name: String,
+    pub(super) format: Format,
 }
 
 /// An open log file. Its inode number stays its own as long as it is open.
@@ -57,7 +60,21 @@ impl Directory {
         // A pod that mounts the log directory may have put links there: none is followed, nothing leads outside.
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let fd = rustix::fs::openat2(&root, parent, flags, Mode::empty(), beneath).map_err(failed)?;
-        Ok(Self { fd, path, name })
+        match docker::target(&fd, &name) {
+            Some(target) => Self::open_docker(&target),
+            None => Ok(Self { fd, path, name, format: Format::Cri }),
+        }
+    }
+
+    /// Opens the directory in which Docker keeps a container's log. It is Docker's own, and no part of it is a link.
+    fn open_docker(path: &Path) -> Result<Self, LogError> {
+        let failed = |errno: Errno| open_error(path, errno);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let parent = path.parent().ok_or(Errno::INVAL).map_err(failed)?;
+        let fd = rustix::fs::openat2(rustix::fs::CWD, parent, flags, Mode::empty(), resolve).map_err(failed)?;
+        Ok(Self { fd, path: path.to_owned(), name, format: Format::Docker })
     }
 
     /// Every file there is, oldest first, open. Rotation in between neither loses nor doubles one.
@@ -91,7 +108,8 @@ impl Directory {
                 None => 0,
                 Some(last) => match entries.iter().position(|entry| entry.inode == last.inode) {
                     Some(at) => at + 1,
-                    // Rotated and removed since.
+                    // Rotated and removed since. Docker's files change their numbers: what is left came after it.
+                    None if self.format == Format::Docker => 0,
                     None => entries.partition_point(|entry| entry.name != self.name && entry.name <= last.after),
                 },
             };
@@ -144,7 +162,7 @@ impl Directory {
         Err(self.restless())
     }
 
-    /// `<name>.<time of rotation>` in order, then `<name>`.
+    /// `<name>.<time of rotation>` in order, then `<name>`. Docker counts instead: the higher the older.
     fn list(&self) -> Result<Vec<Entry>, LogError> {
         let failed = |errno: Errno| LogError::Read { path: self.path.clone(), source: errno.into() };
         let mut entries: Vec<Entry> = Vec::new();
@@ -153,7 +171,10 @@ impl Directory {
             let Ok(name) = entry.file_name().to_str() else { continue };
             let Some(suffix) = name.strip_prefix(&*self.name) else { continue };
             // Compressed and half-written ones are some other runtime's.
-            let rotated = begins_with_time(suffix) && !suffix.ends_with(".gz") && !suffix.ends_with(".tmp");
+            let rotated = match self.format {
+                Format::Cri => begins_with_time(suffix) && !suffix.ends_with(".gz") && !suffix.ends_with(".tmp"),
+                Format::Docker => number(suffix).is_some(),
+            };
             if !suffix.is_empty() && !rotated {
                 continue;
             }
@@ -161,7 +182,11 @@ impl Directory {
                 entries.push(Entry { name: name.to_owned(), inode });
             }
         }
-        entries.sort_by(|a, b| (a.name == self.name, &a.name).cmp(&(b.name == self.name, &b.name)));
+        let age = |entry: &Entry| entry.name.strip_prefix(&*self.name).and_then(number).map(Reverse);
+        match self.format {
+            Format::Cri => entries.sort_by(|a, b| (a.name == self.name, &a.name).cmp(&(b.name == self.name, &b.name))),
+            Format::Docker => entries.sort_by_key(|entry| (entry.name == self.name, age(entry))),
+        }
         entries.drain(..entries.len().saturating_sub(MAX_FILES));
         Ok(entries)
     }
@@ -205,6 +230,12 @@ impl Directory {
 /// Rotated files have the time of their rotation after a dot; `.txt` and the like are nobody's log.
 fn begins_with_time(suffix: &str) -> bool {
     suffix.strip_prefix('.').is_some_and(|time| time.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// The number that Docker gives a rotated file.
+fn number(suffix: &str) -> Option<u32> {
+    let digits = suffix.strip_prefix('.')?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 fn open_error(path: &Path, errno: Errno) -> LogError {

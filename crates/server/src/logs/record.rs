@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::docker::{Format, MAX_RECORD_BYTES, Piece};
+
 /// Time, stream and tags take some 45 bytes; what has no third blank by here is no record.
 pub(super) const MAX_HEADER_BYTES: usize = 128;
 
@@ -70,7 +72,9 @@ pub(super) enum Times {
 pub(super) struct Renderer {
     since: Option<Timestamp>,
     times: Times,
-    /// The beginning of a record whose header is not complete; at most [`MAX_HEADER_BYTES`].
+    format: Format,
+    /// The beginning of a record whose header is not complete, at most [`MAX_HEADER_BYTES`]; of Docker's all of a record
+    /// whose end is not there, at most [`MAX_RECORD_BYTES`].
     pending: Vec<u8>,
     at: At,
     /// The last record was partial: the next one continues its line.
@@ -87,8 +91,8 @@ enum At {
 }
 
 impl Renderer {
-    pub(super) fn new(since: Option<Timestamp>, times: Times) -> Self {
-        Self { since, times, pending: Vec::new(), at: At::Header, mid_line: false, shown: true }
+    pub(super) fn new(since: Option<Timestamp>, times: Times, format: Format) -> Self {
+        Self { since, times, format, pending: Vec::new(), at: At::Header, mid_line: false, shown: true }
     }
 
     /// The next file begins, or this one was cut: what is left of a record there has no end.
@@ -101,6 +105,7 @@ impl Renderer {
     pub(super) fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while !input.is_empty() {
             input = match self.at {
+                At::Header if self.format == Format::Docker => self.piece(input, out),
                 At::Header => self.header(input, out),
                 At::Text(tag) => self.text(tag, input, out),
                 At::Broken => match input.iter().position(|&byte| byte == b'\n') {
@@ -135,7 +140,7 @@ impl Renderer {
                 0
             }
             Begin::Header(header) => {
-                self.begin_record(header, out);
+                self.begin_record(header.time, out);
                 self.at = At::Text(header.tag);
                 // A header that was short before ends in the new bytes.
                 header.length.saturating_sub(held)
@@ -145,13 +150,39 @@ impl Renderer {
         &input[used..]
     }
 
-    fn begin_record(&mut self, header: Header<'_>, out: &mut Vec<u8>) {
+    /// One of Docker's records, which can be read only as a whole.
+    fn piece<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let end = input.iter().position(|&byte| byte == b'\n');
+        let more = &input[..end.unwrap_or(input.len())];
+        let rest = end.map_or(&[][..], |end| &input[end + 1..]);
+        if self.pending.len() + more.len() > MAX_RECORD_BYTES {
+            self.pending = Vec::new();
+            // Its own line feed ends it, if that is there.
+            self.at = if end.is_some() { At::Header } else { At::Broken };
+            return rest;
+        }
+        self.pending.extend_from_slice(more);
+        if end.is_none() {
+            return rest;
+        }
+        let line = std::mem::take(&mut self.pending);
+        if let Some(piece) = Piece::parse(&line) {
+            self.begin_record(piece.time.as_bytes(), out);
+            if self.shown {
+                out.extend_from_slice(piece.log.as_bytes());
+            }
+            self.mid_line = piece.tag() == Tag::Partial;
+        }
+        rest
+    }
+
+    fn begin_record(&mut self, time: &[u8], out: &mut Vec<u8>) {
         if self.mid_line {
             return;
         }
-        self.shown = self.is_wanted(header.time);
+        self.shown = self.is_wanted(time);
         if self.shown && self.times == Times::Shown {
-            out.extend_from_slice(header.time);
+            out.extend_from_slice(time);
             out.push(b' ');
         }
     }
@@ -211,14 +242,14 @@ mod tests {
     #[test]
     fn the_text_is_the_same_however_the_file_is_cut() {
         for piece in 1..200 {
-            let mut plain = Renderer::new(None, Times::Hidden);
+            let mut plain = Renderer::new(None, Times::Hidden, Format::Cri);
             assert_eq!(render(&mut plain, LOG, piece), "one\ntwo\n\n\n two blanks\nno end", "{piece}");
         }
     }
 
     #[test]
     fn times_stand_at_the_beginning_of_lines() {
-        let mut renderer = Renderer::new(None, Times::Shown);
+        let mut renderer = Renderer::new(None, Times::Shown, Format::Cri);
         let text = render(&mut renderer, LOG, 7);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..2], ["2026-01-01T00:00:01.5Z one", "2026-01-01T00:00:02.000000001Z two"]);
@@ -233,14 +264,14 @@ mod tests {
             ("2026-01-01T00:00:02.5Z", "\n\n two blanks\nno end"),
             ("2027-01-01T00:00:00Z", ""),
         ] {
-            let mut renderer = Renderer::new(Some(since.parse().unwrap()), Times::Hidden);
+            let mut renderer = Renderer::new(Some(since.parse().unwrap()), Times::Hidden, Format::Cri);
             assert_eq!(render(&mut renderer, LOG, 11), expected, "{since}");
         }
     }
 
     #[test]
     fn s_f03_a_line_without_end_holds_no_memory() {
-        let mut renderer = Renderer::new(None, Times::Hidden);
+        let mut renderer = Renderer::new(None, Times::Hidden, Format::Cri);
         let mut out = Vec::new();
         renderer.feed(b"2026-01-01T00:00:01.5Z stdout P ", &mut out);
         for _ in 0..1000 {
@@ -255,12 +286,40 @@ mod tests {
 
     #[test]
     fn a_new_file_continues_a_line_and_forgets_a_torn_record() {
-        let mut renderer = Renderer::new(None, Times::Hidden);
+        let mut renderer = Renderer::new(None, Times::Hidden, Format::Cri);
         let mut out = Vec::new();
         renderer.feed(b"2026-01-01T00:00:01.5Z stdout P ab\n2026-01-01T00:0", &mut out);
         renderer.next_file();
         renderer.feed(b"2026-01-01T00:00:02.5Z stdout F c\n", &mut out);
         assert_eq!(out, b"abc\n");
+    }
+
+    #[test]
+    fn docker_s_pieces_become_lines_however_the_file_is_cut() {
+        let piece = |log: &str, time: u8| {
+            format!("{{\"log\":\"{log}\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:0{time}Z\"}}\n")
+        };
+        let log = [piece("one\\n", 1), piece("tw", 2), piece("o\\n", 3), "no record\n".into(), piece("\\u00e4\\n", 4)]
+            .concat();
+        for size in 1..200 {
+            let mut plain = Renderer::new(None, Times::Hidden, Format::Docker);
+            assert_eq!(render(&mut plain, &log, size), "one\ntwo\nä\n", "{size}");
+        }
+        let mut late = Renderer::new(Some("2026-01-01T00:00:02Z".parse().unwrap()), Times::Shown, Format::Docker);
+        assert_eq!(render(&mut late, &log, 7), "2026-01-01T00:00:02Z two\n2026-01-01T00:00:04Z ä\n");
+    }
+
+    #[test]
+    fn s_f03_a_piece_without_end_holds_no_memory() {
+        let mut renderer = Renderer::new(None, Times::Hidden, Format::Docker);
+        let mut out = Vec::new();
+        for _ in 0..100 {
+            renderer.feed(&[b'x'; 65536], &mut out);
+            assert!(renderer.pending.len() <= MAX_RECORD_BYTES);
+        }
+        let piece = "{\"log\":\"a\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n";
+        renderer.feed(format!("\n{piece}").as_bytes(), &mut out);
+        assert_eq!(out, b"a\n");
     }
 
     proptest::proptest! {
@@ -279,8 +338,8 @@ mod tests {
         ) {
             let bytes = tokens.concat();
             let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-            Renderer::new(None, Times::Shown).feed(&bytes, &mut whole);
-            let mut renderer = Renderer::new(None, Times::Shown);
+            Renderer::new(None, Times::Shown, Format::Cri).feed(&bytes, &mut whole);
+            let mut renderer = Renderer::new(None, Times::Shown, Format::Cri);
             for piece in bytes.chunks(piece) {
                 renderer.feed(piece, &mut pieces);
                 proptest::prop_assert!(renderer.pending.len() < MAX_HEADER_BYTES);

@@ -71,8 +71,8 @@ impl Reading {
     fn open(directory: Directory, options: &LogOptions) -> Result<Self, LogError> {
         let mut files = directory.snapshot()?;
         if let Some(lines) = options.tail_lines {
-            let (first, offset) =
-                tail::start(files.make_contiguous(), lines).map_err(|source| directory.error(source))?;
+            let (first, offset) = tail::start(files.make_contiguous(), lines, directory.format)
+                .map_err(|source| directory.error(source))?;
             files.drain(..first);
             if let Some(file) = files.front_mut() {
                 file.offset = offset;
@@ -85,13 +85,8 @@ impl Reading {
             last.end = Some(last.file.metadata().map_err(|source| directory.error(source))?.len());
         }
         let times = if options.timestamps { Times::Shown } else { Times::Hidden };
-        Ok(Self {
-            directory,
-            files,
-            renderer: Renderer::new(options.since, times),
-            limit: options.limit_bytes,
-            follows: options.follow,
-        })
+        let renderer = Renderer::new(options.since, times, directory.format);
+        Ok(Self { directory, files, renderer, limit: options.limit_bytes, follows: options.follow })
     }
 
     /// Reads once; blocks for a disk at most.

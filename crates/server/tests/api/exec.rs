@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cri::ExecSession;
+use cri::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use futures_util::{SinkExt, StreamExt};
-use server::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use server::{ExecRequest, HostError};
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;

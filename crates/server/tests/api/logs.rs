@@ -251,6 +251,162 @@ async fn f_log_a_read_in_the_middle_of_rotation_has_no_gap() {
     assert_eq!(log.read(LogOptions::default()).await.lines().count(), 200);
 }
 
+/// A log that Docker writes, and the link to it.
+struct DockersLog {
+    log: Log,
+    file: PathBuf,
+}
+
+impl DockersLog {
+    fn new() -> Self {
+        let log = Log::new();
+        let id = "0123456789abcdef".repeat(4);
+        let directory = log.root.path().join("containers").join(&id);
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join(format!("{id}-json.log"));
+        symlink(&file, log.path("1.log")).unwrap();
+        Self { log, file }
+    }
+
+    fn append(&self, second: u32, text: &str) {
+        let time = format!("2026-01-01T00:00:{second:02}.5Z");
+        let record = serde_json::json!({ "log": text, "stream": "stderr", "time": time });
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.file).unwrap();
+        file.write_all(format!("{record}\n").as_bytes()).unwrap();
+    }
+
+    /// As Docker does: every file gets the next number.
+    fn rotate(&self, upto: u32) {
+        let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.file.display()));
+        for number in (1..upto).rev() {
+            fs::rename(numbered(number), numbered(number + 1)).unwrap();
+        }
+        fs::rename(&self.file, numbered(1)).unwrap();
+        File::create(&self.file).unwrap();
+    }
+}
+
+/// Links of root's are what it is about.
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "needs root, and must not be skipped here");
+    if !root {
+        println!("skipped: needs root");
+    }
+    root
+}
+
+#[tokio::test]
+async fn docker_s_log_through_its_link_with_what_was_rotated() {
+    if !is_root() {
+        return;
+    }
+    let docker = DockersLog::new();
+    assert_eq!(docker.log.read(LogOptions::default()).await, "", "not begun yet");
+    docker.append(1, "one\n");
+    docker.append(2, "tw");
+    docker.rotate(1);
+    docker.append(3, "o \u{e4} <b>\n");
+    docker.rotate(2);
+    for second in 4..=12 {
+        docker.append(second, &format!("{second}\n"));
+    }
+    // Ten rotated ones sort by number, not by text.
+    let all = docker.log.read(LogOptions::default()).await;
+    assert_eq!(all, format!("one\ntwo \u{e4} <b>\n{}", (4..=12).map(|n| format!("{n}\n")).collect::<String>()));
+    let tail = |lines| LogOptions { tail_lines: Some(lines), timestamps: true, ..LogOptions::default() };
+    assert_eq!(docker.log.read(tail(1)).await, "2026-01-01T00:00:12.5Z 12\n");
+    assert!(docker.log.read(tail(10)).await.starts_with("2026-01-01T00:00:02.5Z two \u{e4} <b>\n"));
+    assert_eq!(docker.log.read(tail(0)).await, "");
+    let since = Some("2026-01-01T00:00:11Z".parse().unwrap());
+    assert_eq!(docker.log.read(LogOptions { since, ..LogOptions::default() }).await, "11\n12\n");
+    for number in 3..=12 {
+        docker.rotate(number);
+        docker.append(20 + number, &format!("r{number}\n"));
+    }
+    let last: Vec<String> = docker.log.read(LogOptions::default()).await.lines().map(str::to_owned).collect();
+    assert_eq!(last[last.len() - 3..], ["r10", "r11", "r12"]);
+}
+
+#[tokio::test]
+async fn the_last_lines_of_docker_s_long_ones() {
+    if !is_root() {
+        return;
+    }
+    let docker = DockersLog::new();
+    let long = "x".repeat(16_384);
+    for line in 0..10 {
+        for _ in 0..20 {
+            docker.append(line, &long);
+        }
+        docker.append(line, &format!("{line}\n"));
+    }
+    for lines in [1u64, 3, 10, 11] {
+        let text = docker.log.read(LogOptions { tail_lines: Some(lines), ..LogOptions::default() }).await;
+        let expected = usize::try_from(lines.min(10)).unwrap();
+        assert_eq!(text.lines().count(), expected);
+        assert!(text.lines().all(|line| line.len() == 20 * long.len() + 1));
+        assert!(text.starts_with('x') && text.ends_with("9\n"));
+    }
+}
+
+#[tokio::test]
+async fn f_log_following_docker_s_goes_through_rotation() {
+    if !is_root() {
+        return;
+    }
+    let docker = DockersLog::new();
+    docker.append(1, "one\n");
+    let (mut stream, end) = docker.log.follow().await;
+    expect(&mut stream, "one\n").await;
+    docker.append(2, "two\n");
+    expect(&mut stream, "two\n").await;
+    docker.rotate(1);
+    docker.append(3, "three\n");
+    expect(&mut stream, "three\n").await;
+    docker.append(4, "four\n");
+    docker.rotate(2);
+    docker.append(5, "five\n");
+    expect(&mut stream, "four\nfive\n").await;
+    drop(end);
+    assert_eq!(collect(stream).await, "");
+}
+
+#[tokio::test]
+async fn s_f01_only_root_s_link_to_a_plain_file_of_docker_s_is_followed() {
+    if !is_root() {
+        return;
+    }
+    let docker = DockersLog::new();
+    docker.append(1, "one\n");
+    let link = docker.log.path("1.log");
+    rustix::fs::chownat(
+        rustix::fs::CWD,
+        &link,
+        Some(rustix::fs::Uid::from_raw(1000)),
+        None,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .unwrap();
+    assert!(matches!(docker.log.refused("ns_p_uid/c/1.log").await, LogError::NotPlain { .. }), "somebody's");
+
+    let docker = DockersLog::new();
+    let secret = docker.log.root.path().join("secret");
+    fs::write(&secret, "secret\n").unwrap();
+    symlink(&secret, &docker.file).unwrap();
+    assert!(matches!(docker.log.refused("ns_p_uid/c/1.log").await, LogError::NotPlain { .. }), "a second link");
+    fs::remove_file(&docker.file).unwrap();
+    fs::hard_link(&secret, &docker.file).unwrap();
+    assert!(matches!(docker.log.refused("ns_p_uid/c/1.log").await, LogError::NotPlain { .. }), "a hard link");
+
+    let docker = DockersLog::new();
+    docker.append(1, "one\n");
+    let (directory, moved) = (docker.file.parent().unwrap(), docker.log.root.path().join("moved"));
+    fs::rename(directory, &moved).unwrap();
+    symlink(&moved, directory).unwrap();
+    assert!(matches!(docker.log.refused("ns_p_uid/c/1.log").await, LogError::NotPlain { .. }), "a link on the way");
+}
+
 #[tokio::test]
 async fn s_f01_links_and_what_is_no_file_are_not_read() {
     let log = Log::new();

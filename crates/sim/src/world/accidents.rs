@@ -177,7 +177,8 @@ impl World {
         self.listens = true;
         let pods = self.everything();
         let (finished, stored) = (self.finished.clone(), self.stored.clone());
-        let message = Box::new(Message::Started { stamp: self.known.now_ms, pods, finished, stored });
+        let message =
+            Box::new(Message::Started { stamp: self.known.now_ms, pods, unseen: Vec::new(), finished, stored });
         let after_ms = self.rng.between(1, 10);
         self.at(after_ms, Happening::Begin { epoch, message });
     }

@@ -8,7 +8,7 @@ const WALL_NS: i64 = 1_000_000_000;
 
 fn started_with(pods: Vec<RuntimePod>, stored: Vec<(&str, Stored)>) -> Message {
     let stored = stored.into_iter().map(|(uid, stored)| (uid.to_owned(), stored)).collect();
-    Message::Started { stamp: 1, pods, finished: BTreeMap::new(), stored }
+    Message::Started { stamp: 1, pods, unseen: Vec::new(), finished: BTreeMap::new(), stored }
 }
 
 /// Of a pod that ran.

@@ -1,0 +1,253 @@
+//! The calls of [`Runtime`] as they go over the wire.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tonic::{Request, Status, Streaming};
+
+use super::Client;
+use super::answer::{ended, error_of, fits, reserved, spoken, within};
+use super::streaming::{self, OpenError, Transport};
+use crate::{Code, Error, ExecSession, LogRotation, Runtime, v1};
+
+/// Events that wait for their reader; who falls behind further subscribes anew and relists.
+const EVENTS: usize = 1024;
+const EVENTS_CALL: &str = "get_container_events";
+/// A runtime that has no events says so at once.
+const REFUSAL_WITHIN: Duration = Duration::from_millis(50);
+/// Beyond the time that a call is to wait by its nature.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A call with its limit told to the runtime too, so that it need not go on for nobody.
+fn request<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// One call to the service `$service` within `$limit`.
+macro_rules! call {
+    ($self:ident.$service:ident.$method:ident($message:expr), $limit:expr) => {{
+        let limit: Duration = $limit;
+        // Ours comes a little later than the runtime's, which can say what it was doing.
+        within(stringify!($method), limit + SLACK, $self.$service.clone().$method(request($message, limit))).await
+    }};
+    ($self:ident.$service:ident.$method:ident($message:expr)) => {
+        call!($self.$service.$method($message), $self.call_within)
+    };
+}
+
+impl Client {
+    async fn streams(
+        &self,
+        url: &str,
+        transport: Transport,
+        streams: (streaming::Wanted, Option<(u16, u16)>),
+    ) -> Result<ExecSession, OpenError> {
+        let late = |_| {
+            let limit = self.call_within.as_secs();
+            OpenError::Failed(Error::deadline_exceeded(format!("exec: the runtime opened no streams within {limit} s")))
+        };
+        tokio::time::timeout(self.call_within, streaming::open(url, transport, streams)).await.map_err(late)?
+    }
+}
+
+#[async_trait]
+impl Runtime for Client {
+    /// Answers once the runtime is known to fit: it speaks version 1 of the protocol, and names control groups by path.
+    async fn version(&self, request: v1::VersionRequest) -> Result<v1::VersionResponse, Error> {
+        let version = spoken(call!(self.runtime.version(request)))?;
+        // Runtimes older than the call are told by their own configuration.
+        match call!(self.runtime.runtime_config(v1::RuntimeConfigRequest {})) {
+            Ok(config) => fits(&version, config)?,
+            Err(error) if error.code == Code::Unimplemented => {}
+            Err(error) => return Err(error),
+        }
+        Ok(version)
+    }
+
+    async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Error> {
+        call!(self.runtime.status(request))
+    }
+
+    async fn run_pod_sandbox(&self, request: v1::RunPodSandboxRequest) -> Result<v1::RunPodSandboxResponse, Error> {
+        // Network plugins may be slow; upstream doubles the limit for them.
+        reserved(call!(self.runtime.run_pod_sandbox(request), self.call_within * 2))
+    }
+
+    async fn stop_pod_sandbox(&self, request: v1::StopPodSandboxRequest) -> Result<v1::StopPodSandboxResponse, Error> {
+        ended(call!(self.runtime.stop_pod_sandbox(request)))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, Error> {
+        ended(call!(self.runtime.remove_pod_sandbox(request)))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, Error> {
+        call!(self.runtime.pod_sandbox_status(request))
+    }
+
+    async fn list_pod_sandbox(&self, request: v1::ListPodSandboxRequest) -> Result<v1::ListPodSandboxResponse, Error> {
+        call!(self.runtime.list_pod_sandbox(request))
+    }
+
+    async fn create_container(
+        &self,
+        request: v1::CreateContainerRequest,
+    ) -> Result<v1::CreateContainerResponse, Error> {
+        reserved(call!(self.runtime.create_container(request)))
+    }
+
+    async fn start_container(&self, request: v1::StartContainerRequest) -> Result<v1::StartContainerResponse, Error> {
+        call!(self.runtime.start_container(request))
+    }
+
+    async fn stop_container(&self, request: v1::StopContainerRequest) -> Result<v1::StopContainerResponse, Error> {
+        let limit = self.call_within + seconds(request.timeout);
+        ended(call!(self.runtime.stop_container(request), limit))
+    }
+
+    async fn remove_container(
+        &self,
+        request: v1::RemoveContainerRequest,
+    ) -> Result<v1::RemoveContainerResponse, Error> {
+        ended(call!(self.runtime.remove_container(request)))
+    }
+
+    async fn list_containers(&self, request: v1::ListContainersRequest) -> Result<v1::ListContainersResponse, Error> {
+        call!(self.runtime.list_containers(request))
+    }
+
+    async fn container_status(
+        &self,
+        request: v1::ContainerStatusRequest,
+    ) -> Result<v1::ContainerStatusResponse, Error> {
+        call!(self.runtime.container_status(request))
+    }
+
+    fn log_rotation(&self) -> LogRotation {
+        LogRotation::Kubelet
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: v1::ReopenContainerLogRequest,
+    ) -> Result<v1::ReopenContainerLogResponse, Error> {
+        call!(self.runtime.reopen_container_log(request))
+    }
+
+    async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
+        let limit = match request.timeout {
+            ..=0 => self.call_within,
+            timeout => seconds(timeout) + self.call_within,
+        };
+        call!(self.runtime.exec_sync(request), limit)
+    }
+
+    async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        let wanted = streaming::Wanted {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            tty: request.tty,
+        };
+        let url = call!(self.runtime.exec(request.clone()))?.url;
+        match self.streams(&url, Transport::Spdy, (wanted, window)).await {
+            Ok(session) => return Ok(session),
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::Refused(error)) => tracing::debug!(%error, "trying WebSocket"),
+        }
+        // An address is good for one try.
+        let url = call!(self.runtime.exec(request))?.url;
+        self.streams(&url, Transport::WebSocket, (wanted, window)).await.map_err(|error| match error {
+            OpenError::Failed(error) | OpenError::Refused(error) => error,
+        })
+    }
+
+    async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {
+        call!(self.images.list_images(request))
+    }
+
+    async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
+        call!(self.images.image_status(request))
+    }
+
+    async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
+        call!(self.images.pull_image(request), self.pull_within)
+    }
+
+    async fn remove_image(&self, request: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {
+        ended(call!(self.images.remove_image(request)))
+    }
+
+    async fn image_fs_info(&self, request: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse, Error> {
+        call!(self.images.image_fs_info(request))
+    }
+
+    async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {
+        let mut runtime = self.runtime.clone();
+        let mut opening = Box::pin(async move { runtime.get_container_events(v1::GetEventsRequest {}).await });
+        // Some runtimes say nothing before there is a first event. What was asked later and is answered tells that this
+        // was heard, and who has no events has said so by then.
+        let heard = async {
+            let heard = call!(self.runtime.version(v1::VersionRequest::default()));
+            tokio::time::sleep(REFUSAL_WITHIN).await;
+            heard
+        };
+        let opened = tokio::select! {
+            biased;
+            answer = &mut opening => Some(answer.map_err(|status| error_of(EVENTS_CALL, &status))?),
+            heard = heard => {
+                heard?;
+                None
+            }
+        };
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(async move {
+            let opened = match opened {
+                Some(opened) => Ok(opened),
+                None => tokio::select! {
+                    () = sender.closed() => return,
+                    answer = opening => answer,
+                },
+            };
+            let passed = match opened {
+                Ok(opened) => pass_on(opened.into_inner(), sender).await,
+                Err(status) => Err(status),
+            };
+            if let Err(status) = passed {
+                let error = error_of(EVENTS_CALL, &status);
+                tracing::debug!(%error, "the runtime's events broke off");
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+/// Until the stream ends, or its reader goes or falls behind: the channel's end tells him.
+async fn pass_on(
+    mut events: Streaming<v1::ContainerEventResponse>,
+    to: mpsc::Sender<v1::ContainerEventResponse>,
+) -> Result<(), Status> {
+    loop {
+        let event = tokio::select! {
+            () = to.closed() => return Ok(()),
+            event = events.message() => event?,
+        };
+        let Some(event) = event else { return Ok(()) };
+        if to.try_send(event).is_err() {
+            return Ok(());
+        }
+    }
+}

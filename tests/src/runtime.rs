@@ -1,0 +1,72 @@
+//! The runtimes that a kubelet of the suites can be given.
+
+use crate::machine::workspace;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What runs the containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Runtime {
+    #[default]
+    Embedded,
+    /// Debian's Docker Engine.
+    Docker,
+    /// Debian's containerd.
+    Containerd,
+    /// The containerd of Debian sid, beside the runc of this machine.
+    ContainerdSid,
+}
+
+impl Runtime {
+    /// Whether it can be had here. Says why it cannot; in CI that is a failure where Debian's own packages are missing.
+    pub fn is_available(self) -> bool {
+        let missing = match self {
+            Runtime::Embedded => None,
+            Runtime::Docker => absent(&["/usr/sbin/dockerd", "/usr/bin/docker"], "package docker.io"),
+            Runtime::Containerd => absent(
+                &["/usr/bin/containerd", "/usr/bin/ctr", "/usr/lib/cni/bridge"],
+                "packages containerd and containernetworking-plugins",
+            ),
+            Runtime::ContainerdSid => return Runtime::Containerd.is_available() && fetched(),
+        };
+        let Some(missing) = missing else { return true };
+        assert!(std::env::var_os("CI").is_none(), "{self:?}: {missing}, and must not be skipped here");
+        println!("skipped: {self:?}: {missing}");
+        false
+    }
+
+    /// The name under which its containers go in statuses: `containerID: docker://…`.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Runtime::Embedded => "embedded",
+            Runtime::Docker => "docker",
+            Runtime::Containerd | Runtime::ContainerdSid => "containerd",
+        }
+    }
+
+    /// Where its programs are.
+    pub(crate) fn programs(self) -> PathBuf {
+        match self {
+            Runtime::ContainerdSid => sid().join("usr/bin"),
+            _ => PathBuf::from("/usr/bin"),
+        }
+    }
+}
+
+fn absent(programs: &[&str], packages: &str) -> Option<String> {
+    let missing = programs.iter().find(|program| !Path::new(program).exists())?;
+    Some(format!("needs {missing} ({packages})"))
+}
+
+fn sid() -> PathBuf {
+    workspace().join("target/containerd-sid")
+}
+
+fn fetched() -> bool {
+    let script = workspace().join("scripts/containerd.sh");
+    let fetched = Command::new(script).arg("fetch-sid").arg(sid()).status().is_ok_and(|status| status.success());
+    if !fetched {
+        println!("skipped: the containerd of Debian sid cannot be fetched from this machine's package source");
+    }
+    fetched
+}

@@ -1,0 +1,250 @@
+//! Runtimes that fail: each call with an error, without an answer, with an answer that is lost or comes too late; and
+//! daemons that are killed. In the end every pod has come up once and gone down once.
+
+use e2e::faults::Fault;
+use e2e::story::{is, once_started, probe, restarts, status};
+use e2e::{Machine, Options, Part, Play, Runtime, await_some, await_true};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A call that hangs is told after five seconds: there it must not be given up before.
+const PATIENT: &str = "--runtime-request-timeout=7s";
+const BRIEF: &str = "--runtime-request-timeout=3s";
+/// For the brief one, an answer that comes so late comes too late.
+const TOO_LATE: Duration = Duration::from_secs(4);
+const FAULTS: [(&str, Fault); 4] = [
+    ("error", Fault::Error),
+    ("lost", Fault::ReplyLost),
+    ("late", Fault::Late(TOO_LATE)),
+    ("hang", Fault::Hang),
+];
+/// Pods of a round: which of them a fault falls upon is chance.
+const PODS: usize = 4;
+/// Pods that live while their daemon dies.
+const LIVE_PODS: usize = 20;
+
+/// The calls of a daemon, by what they are made for.
+struct Calls {
+    up: &'static [&'static str],
+    down: &'static [&'static str],
+    /// Makes a sandbox, makes a container; and what its request holds for the pod `victim`.
+    victims: [(&'static str, &'static str, &'static str); 2],
+}
+
+const CRI: Calls = Calls {
+    up: &[
+        "Version",
+        "Status",
+        "ImageStatus",
+        "ListPodSandbox",
+        "ListContainers",
+        "RunPodSandbox",
+        "PodSandboxStatus",
+        "CreateContainer",
+        "StartContainer",
+        "ContainerStatus",
+        "ExecSync",
+        "GetContainerEvents",
+    ],
+    down: &[
+        "ListPodSandbox",
+        "ListContainers",
+        "PodSandboxStatus",
+        "ContainerStatus",
+        "StopContainer",
+        "StopPodSandbox",
+        "RemoveContainer",
+        "RemovePodSandbox",
+    ],
+    victims: [
+        ("RunPodSandbox", "victim-node-1", "run_pod_sandbox of pod default/victim-node-1"),
+        ("CreateContainer", "victim-node-1", "create_container of pod default/victim-node-1"),
+    ],
+};
+
+const DOCKER: Calls = Calls {
+    up: &[
+        "GET /_ping",
+        "GET /version",
+        "GET /events",
+        "GET /containers/json",
+        "GET /containers/*/json",
+        "GET /images/docker.io/library/*/json",
+        "POST /containers/create",
+        "POST /containers/*/start",
+        "POST /containers/*/exec",
+        "POST /exec/*/start",
+        "GET /exec/*/json",
+    ],
+    down: &[
+        "GET /containers/json",
+        "GET /containers/*/json",
+        "POST /containers/*/kill",
+        "POST /containers/*/stop",
+        "POST /containers/*/wait",
+        "DELETE /containers/*",
+    ],
+    victims: [
+        ("POST /containers/create", "k8s_POD_victim", "run_pod_sandbox of pod default/victim-node-1"),
+        ("POST /containers/create", "k8s_main_victim", "create_container of pod default/victim-node-1"),
+    ],
+};
+
+fn faulty(runtime: Runtime, call_within: &str) -> Option<Machine> {
+    let options = Options { runtime, faulty: true, flags: vec![call_within.into()], ..Options::default() };
+    runtime.is_available().then(|| Machine::start(options))
+}
+
+fn probed(name: &str) -> Play {
+    Play::new(name, "Always").grace(2).main(Part::forever("main").field("readinessProbe", once_started()))
+}
+
+fn each_call_fails_in_each_way(runtime: Runtime, calls: &Calls) {
+    let Some(machine) = faulty(runtime, BRIEF) else { return };
+    let steady = probe(json!({"exec": {"command": ["true"]}}));
+    machine.play(&Play::new("steady", "Always").grace(2).main(Part::forever("main").field("readinessProbe", steady)));
+    machine.await_ready("steady");
+    for (kind, fault) in FAULTS {
+        println!("{kind}");
+        let pods: Vec<String> = (0..PODS).map(|number| format!("{kind}-{number}")).collect();
+        inject(&machine, calls.up, fault);
+        pods.iter().for_each(|pod| machine.play(&probed(pod)));
+        pods.iter().for_each(|pod| drop(machine.await_ready(pod)));
+        inject(&machine, calls.down, fault);
+        pods.iter().for_each(|pod| machine.end_play(pod));
+        pods.iter().for_each(|pod| machine.await_pod_gone(pod));
+        machine.faults().heal();
+        for pod in &pods {
+            let story = machine.story(pod);
+            let whole = ["main Starting", "main Started", "main Terminating", "main Exiting"];
+            // A signal that hangs for longer than the grace is one that is never heard.
+            let heard = if fault == Fault::Hang { story.lines().len().max(2) } else { whole.len() };
+            assert_eq!(story.lines(), &whole[..heard], "{pod}");
+        }
+        machine.story("steady").starts("main", 1);
+    }
+    println!("asked: {:?}", machine.faults().asked());
+    for call in calls.up.iter().chain(calls.down) {
+        let asked = machine.faults().asked().get(*call).copied().unwrap_or_default();
+        assert!(asked > 0, "{call} is never asked: it is no call of this runtime's");
+    }
+    machine.finish();
+}
+
+fn inject(machine: &Machine, calls: &[&str], fault: Fault) {
+    machine.faults().heal();
+    calls.iter().for_each(|call| machine.faults().inject(call, "", (fault, 1)));
+}
+
+/// While calls for one pod hang, again and again, the others are served, and health names call and pod.
+fn others_are_served_while_a_call_hangs(runtime: Runtime, calls: &Calls) {
+    let Some(machine) = faulty(runtime, PATIENT) else { return };
+    for (round, (call, text, told)) in calls.victims.iter().enumerate() {
+        machine.faults().inject(call, text, (Fault::Hang, u32::MAX));
+        machine.play(&probed("victim"));
+        await_some("health names the call", || {
+            let health = machine.healthz()?;
+            if health.contains(told) { Ok(()) } else { Err(health) }
+        });
+        let other = format!("other-{round}");
+        machine.play(&probed(&other));
+        machine.await_ready(&other);
+        machine.await_end(&other);
+        machine.story("victim").starts("main", 0);
+        machine.faults().heal();
+        machine.await_ready("victim");
+        machine.story("victim").starts("main", 1);
+        await_true("all is well again", || machine.healthz().is_ok_and(|health| health == "ok"));
+        machine.await_end("victim");
+        machine.forget_story("victim");
+    }
+    machine.finish();
+}
+
+/// What must not change: identity, counts, readiness.
+fn faces(machine: &Machine) -> Vec<Value> {
+    let face = |pod: &Value| {
+        let status = status(pod, "main");
+        json!([pod["metadata"]["name"], status["containerID"], status["restartCount"], status["ready"]])
+    };
+    let mut faces: Vec<Value> = machine.pods().iter().map(face).collect();
+    faces.sort_by_key(Value::to_string);
+    faces
+}
+
+fn a_killed_daemon_restarts_nothing(runtime: Runtime) {
+    if !runtime.is_available() {
+        return;
+    }
+    let mut machine = Machine::start(Options { runtime, ..Options::default() });
+    let names: Vec<String> = (0..LIVE_PODS).map(|number| format!("live-{number:02}")).collect();
+    for name in &names {
+        machine.play(&Play::new(name, "Always").grace(2).main(Part::forever("main")));
+    }
+    names.iter().for_each(|name| drop(machine.await_ready(name)));
+    let (pids, before) = (machine.init_pids(), faces(&machine));
+    machine.daemon().kill();
+    await_some("health says that the runtime is away", || {
+        let health = machine.healthz()?;
+        if health.contains("the runtime has been away for") { Ok(()) } else { Err(health) }
+    });
+    assert_eq!(faces(&machine), before, "the last status is kept");
+    // What is asked for meanwhile comes when it can.
+    machine.play(&Play::new("later", "Always").grace(2).main(Part::forever("main")));
+    machine.daemon().restart();
+    machine.await_ready("later");
+    machine.await_end("later");
+    await_true("all is well again", || machine.healthz().is_ok_and(|health| health == "ok"));
+    assert_eq!(machine.init_pids(), pids, "no process is another one");
+    assert_eq!(faces(&machine), before);
+    names.iter().for_each(|name| machine.story(name).starts("main", 1));
+
+    // An end while the daemon is away is told, and never as a success.
+    machine.play(&Play::new("ends", "Never").main(Part::gated("main", 7)));
+    machine.await_told("ends", "main Started", 1);
+    machine.await_pod("ends", |pod| is(pod, "main", "running"));
+    machine.daemon().kill();
+    machine.open("ends", "main.end");
+    machine.await_told("ends", "main Exiting", 1);
+    machine.daemon().restart();
+    let pod = machine.await_phase("ends", "Failed");
+    println!("{runtime:?}: {}", status(&pod, "main")["state"]);
+    assert_eq!(restarts(&pod, "main"), 0);
+    assert_eq!(faces(&machine).iter().filter(|face| before.contains(face)).count(), LIVE_PODS);
+    machine.finish();
+}
+
+#[test]
+fn docker_each_call_fails_in_each_way() {
+    each_call_fails_in_each_way(Runtime::Docker, &DOCKER);
+}
+
+#[test]
+fn containerd_each_call_fails_in_each_way() {
+    each_call_fails_in_each_way(Runtime::Containerd, &CRI);
+}
+
+#[test]
+fn docker_others_are_served_while_a_call_hangs() {
+    others_are_served_while_a_call_hangs(Runtime::Docker, &DOCKER);
+}
+
+#[test]
+fn containerd_others_are_served_while_a_call_hangs() {
+    others_are_served_while_a_call_hangs(Runtime::Containerd, &CRI);
+}
+
+#[test]
+fn docker_killed_restarts_nothing() {
+    a_killed_daemon_restarts_nothing(Runtime::Docker);
+}
+
+#[test]
+fn containerd_killed_restarts_nothing() {
+    a_killed_daemon_restarts_nothing(Runtime::Containerd);
+}
+
+#[test]
+fn containerd_of_sid_killed_restarts_nothing() {
+    a_killed_daemon_restarts_nothing(Runtime::ContainerdSid);
+}
