@@ -73,8 +73,15 @@ impl Drop for Kubelet {
     /// Removes the pods, ends the kubelet and takes the census. Figures are not lost over what it finds.
     fn drop(&mut self) {
         let Some(machine) = self.machine.take().filter(|_| !std::thread::panicking()) else { return };
-        if std::panic::catch_unwind(AssertUnwindSafe(|| machine.finish())).is_err() {
-            eprintln!("the kubelet did not leave the machine as it was; the figures are not touched by it");
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let finished = std::panic::catch_unwind(AssertUnwindSafe(|| machine.finish()));
+        std::panic::set_hook(hook);
+        if let Err(panic) = finished {
+            let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+            // The kubelet's whole log follows.
+            let text = text.split("; log:").next().unwrap_or_default();
+            eprintln!("the machine is not as it was, by this kubelet or by others; the figures stand: {text}");
         }
     }
 }

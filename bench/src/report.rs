@@ -71,7 +71,7 @@ impl Row {
             cells.push(self.figure(column).map_or("–".to_owned(), |value| format!("{value:.2} {}", self.unit)));
             if shape.has_ratio(column) {
                 cells.push(self.ratio(column).map_or("–".to_owned(), |ratio| {
-                    if ratio < 1.0 { format!("1/{:.1}", 1.0 / ratio) } else { format!("{ratio:.1}") }
+                    if ratio > 0.0 && ratio < 1.0 { format!("1/{:.1}", 1.0 / ratio) } else { format!("{ratio:.1}") }
                 }));
             }
         }

@@ -1,7 +1,7 @@
 //! A kubelet of a test's own: its directories, ports, bridge and control group, and the census around its life.
 
-use crate::faults::Faults;
 use crate::daemon::Docker;
+use crate::faults::Faults;
 use crate::{Census, Daemon, Runtime, await_some, await_true, http};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -28,7 +28,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { manifests: true, flags: Vec::new(), images: vec!["busybox"], runtime: Runtime::Embedded, faulty: false }
+        Options {
+            manifests: true,
+            flags: Vec::new(),
+            images: vec!["busybox"],
+            runtime: Runtime::Embedded,
+            faulty: false,
+        }
     }
 }
 
@@ -181,7 +187,8 @@ impl Machine {
         self.kubelet = Some(command.spawn().expect("the kubelet starts"));
         await_true("the kubelet is healthy", || self.healthz().is_ok_and(|body| body == "ok"));
         for image in self.options.images.clone() {
-            await_true(&format!("image {image} is imported"), || self.cli(&["image", "list"]).contains(image));
+            let listed = || String::from_utf8_lossy(&self.try_cli(&["image", "list"]).stdout).contains(image);
+            await_true(&format!("image {image} is imported"), listed);
         }
     }
 

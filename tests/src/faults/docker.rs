@@ -201,7 +201,10 @@ mod tests {
             (format!("DELETE /v1.41/containers/{id}?force=true HTTP/1.1"), "DELETE /containers/*"),
             ("POST /containers/create?name=k8s_POD_a1 HTTP/1.1".to_owned(), "POST /containers/create"),
             ("GET /v1.41/containers/json?all=true HTTP/1.1".to_owned(), "GET /containers/json"),
-            ("GET /v1.41/images/docker.io/library/busybox:latest/json X".to_owned(), "GET /images/docker.io/library/*/json"),
+            (
+                "GET /v1.41/images/docker.io/library/busybox:latest/json X".to_owned(),
+                "GET /images/docker.io/library/*/json",
+            ),
             ("GET /_ping HTTP/1.1".to_owned(), "GET /_ping"),
         ] {
             assert_eq!(call_of(&line), call);

@@ -6,14 +6,15 @@ use serde_json::{Value, json};
 
 pub(crate) fn statuses_have_one_form(machine: &Machine) {
     let main = Part::gated("main", 3).field("resources", json!({"limits": {"memory": "64Mi"}}));
-    let play = Play::new("face", "Always").init(Part::brief("init", 0)).init(Part::forever("side").sidecar()).main(main);
+    let play =
+        Play::new("face", "Always").init(Part::brief("init", 0)).init(Part::forever("side").sidecar()).main(main);
     machine.play(&play);
     machine.await_told("face", "main Started", 1);
     machine.open("face", "main.end");
     machine.await_told("face", "main Started", 2);
     let ready = |pod: &Value| e2e::story::condition(pod, "Ready")["status"] == "True";
     let pod = machine.await_pod("face", |pod| restarts(pod, "main") == 1 && is(pod, "main", "running") && ready(pod));
-        let mut seen = pod["status"].clone();
+    let mut seen = pod["status"].clone();
     normalise(machine.runtime(), "", &mut seen);
     let mut wrong = Vec::new();
     compare("", &expected(), &seen, &mut wrong);

@@ -37,9 +37,8 @@ fn once(machine: &Machine, name: &str, container: Value) {
 /// Kills the one process whose command line holds `mark`.
 fn kill(machine: &Machine, mark: &str) {
     let pid = await_some(&format!("a process {mark}"), || {
-        let marked = |pid: &&u32| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(mark))
-        };
+        let marked =
+            |pid: &&u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(mark));
         machine.init_pids().iter().find(marked).copied().ok_or_else(|| "none".to_owned())
     });
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not 0");
@@ -62,7 +61,10 @@ pub(crate) fn a_killed_container_comes_back_and_then_waits(machine: &Machine) {
     let waits =
         machine.await_container("killed", "main", |status| status["state"]["waiting"]["reason"] == "CrashLoopBackOff");
     let message = waits["state"]["waiting"]["message"].as_str().unwrap_or_default();
-    assert!(message.starts_with("back-off 10s restarting failed container=main pod=killed-node-1_default("), "{message}");
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=main pod=killed-node-1_default("),
+        "{message}"
+    );
     let now = machine.await_running("killed", "other");
     assert_eq!((&now["containerID"], &now["restartCount"]), (&other["containerID"], &json!(0)));
     machine.await_events("killed", |events| events.contains("BackOff"));
@@ -76,7 +78,13 @@ pub(crate) fn ends_are_told_by_their_causes(machine: &Machine) {
         ("end-0", sh("main", "exit 0", &json!({})), 0, "Completed", "Succeeded"),
         ("end-42", sh("main", "exit 42", &json!({})), 42, "Error", "Failed"),
         ("end-255", sh("main", "exit 255", &json!({})), 255, "Error", "Failed"),
-        ("end-term", sh("main", "sh -c 'kill -TERM $PPID'; trap 'exit 9' TERM; kill -TERM 1", &json!({})), 9, "Error", "Failed"),
+        (
+            "end-term",
+            sh("main", "sh -c 'kill -TERM $PPID'; trap 'exit 9' TERM; kill -TERM 1", &json!({})),
+            9,
+            "Error",
+            "Failed",
+        ),
         ("end-oom", sh("main", "exec tail /dev/zero", &limited), 137, "OOMKilled", "Failed"),
         ("end-start", sh("main", "", &missing), 128, "StartError", "Failed"),
     ];
@@ -114,7 +122,16 @@ pub(crate) fn a_site_with_everything(machine: &Machine) {
     let text = "> /usr/share/nginx/html/x || echo refused";
     assert_eq!(machine.cli(&["exec", "site", "-c", "nginx", "--", "/bin/sh", "-c", text]), "refused\n", "read-only");
     // The page goes: the readiness probe says no, and the container is not touched.
-    machine.cli(&["exec", "site", "-c", "clock", "--", "/bin/sh", "-c", "mv /site/now.html /site/x; mkdir /site/now.html"]);
+    machine.cli(&[
+        "exec",
+        "site",
+        "-c",
+        "clock",
+        "--",
+        "/bin/sh",
+        "-c",
+        "mv /site/now.html /site/x; mkdir /site/now.html",
+    ]);
     let pod = machine.await_pod("site", |pod| condition(pod, "Ready")["status"] == "False");
     assert_eq!(status(&pod, "nginx")["restartCount"], 0, "{}", pod["status"]);
     // The other one goes as well: the liveness probe says no, and the container is restarted.
