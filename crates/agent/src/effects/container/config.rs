@@ -34,6 +34,7 @@ pub(super) fn request(
     let mut mounts = volume_mounts(world, pod, container)?;
     mounts.extend(files::hosts_mount(world, (pod, &job.ips), &mounts)?);
     mounts.extend(files::message_mount(world, pod, (container, start.attempt))?);
+    files::remove_older_logs(&world.config.log_dir, pod, (container, start.attempt));
     let command = pod::env::expand_args(container.command.as_deref().unwrap_or_default(), &env);
     let args = pod::env::expand_args(container.args.as_deref().unwrap_or_default(), &env);
     let config = v1::ContainerConfig {

@@ -63,6 +63,19 @@ pub(super) fn message_mount(
     mount(inside, &messages::make(&dir, attempt)?).map(Some)
 }
 
+/// Removes the logs of attempts before the last: a container that crashes for a year must not fill the disk.
+pub(super) fn remove_older_logs(log_dir: &Path, pod: &Pod, (container, attempt): (&Container, u32)) {
+    let Some(keep_from) = attempt.checked_sub(1).filter(|keep_from| *keep_from > 0) else { return };
+    let Ok(dir) = paths::log_dir(log_dir, pod).map(|dir| dir.join(&container.name)) else { return };
+    // `<attempt>.log`, and with the time of its rotation behind that.
+    let attempt_of = |name: &std::ffi::OsString| name.to_str()?.split_once(".log")?.0.parse::<u32>().ok();
+    let names = std::fs::read_dir(&dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+    for name in names.filter(|name| attempt_of(name).is_some_and(|attempt| attempt < keep_from)) {
+        // One that stays goes with the pod.
+        let _stays = std::fs::remove_file(dir.join(name));
+    }
+}
+
 fn mount(inside: &str, outside: &Path) -> Result<v1::Mount, String> {
     Ok(v1::Mount { container_path: inside.to_owned(), host_path: sandbox::text_of(outside)?, ..Default::default() })
 }
@@ -83,4 +96,31 @@ fn write_hosts(path: &Path, text: &str) -> io::Result<()> {
     // Past the umask: whatever user a container runs as reads it.
     file.set_permissions(std::fs::Permissions::from_mode(HOSTS_MODE))?;
     file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn of_a_container_that_crashes_for_ever_the_last_logs_are_kept() {
+        let dir = TempDir::new();
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {"containers": [{"name": "app"}]}
+        }))
+        .unwrap();
+        let container = &pod::spec(&pod).containers[0];
+        let logs = paths::log_dir(dir.path(), &pod).unwrap().join("app");
+        std::fs::create_dir_all(&logs).unwrap();
+        for name in ["0.log", "8.log", "8.log.20260102-150405", "9.log", "10.log", "notes.txt"] {
+            std::fs::write(logs.join(name), "").unwrap();
+        }
+        for (attempt, left) in [(0, 6), (1, 6), (10, 3)] {
+            remove_older_logs(dir.path(), &pod, (container, attempt));
+            assert_eq!(std::fs::read_dir(&logs).unwrap().count(), left, "{attempt}");
+        }
+        assert!(logs.join("9.log").exists() && logs.join("10.log").exists() && logs.join("notes.txt").exists());
+    }
 }
