@@ -4,6 +4,7 @@
 # dockerd and a containerd of their own). Leaves nothing running.
 #   test.sh          everything
 #   test.sh unit     without the end-to-end suites
+# With NEWER_CONTAINERD=1 what runs on Debian 12's containerd runs on that of Debian sid as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,8 +16,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "build"
 cargo build --release -p kubelet
 scripts/images.sh target/test-images busybox nginx pause
-scripts/containerd.sh fetch-sid target/containerd-sid ||
-  echo "no newer containerd to be had: the tests run with Debian's own alone"
+if [ -n "${NEWER_CONTAINERD:-}" ]; then scripts/containerd.sh fetch-sid target/containerd-sid; fi
 
 step "unit tests"
 # Among them the ways to Docker and to CRI runtimes: each of these tests starts the daemon that it needs.

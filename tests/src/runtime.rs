@@ -62,11 +62,11 @@ fn sid() -> PathBuf {
     workspace().join("target/containerd-sid")
 }
 
+/// Fetching it is a choice (`scripts/test.sh`): it doubles what the suites with a containerd take.
 fn fetched() -> bool {
-    let script = workspace().join("scripts/containerd.sh");
-    let fetched = Command::new(script).arg("fetch-sid").arg(sid()).status().is_ok_and(|status| status.success());
+    let fetched = sid().join("usr/bin/containerd").exists();
     if !fetched {
-        println!("skipped: the containerd of Debian sid cannot be fetched from this machine's package source");
+        println!("skipped: no newer containerd; scripts/containerd.sh fetch-sid {} fetches one", sid().display());
     }
     fetched
 }

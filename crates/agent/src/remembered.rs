@@ -81,6 +81,8 @@ pub(crate) struct Memories {
 struct Waiting {
     memories: Mutex<Unwritten>,
     more: Notify,
+    /// Somebody waits for what is unwritten.
+    hurry: Notify,
     /// How many of the saves are written.
     written: watch::Sender<u64>,
 }
@@ -122,6 +124,9 @@ impl Memories {
     pub(crate) fn written(&self) -> impl Future<Output = ()> + use<> {
         let saves = self.waiting.lock().saves;
         let mut written = self.waiting.written.subscribe();
+        if *written.borrow() < saves {
+            self.waiting.hurry.notify_one();
+        }
         async move {
             // The writer is gone: nothing more is written.
             let _gone = written.wait_for(|written| *written >= saves).await;
@@ -137,7 +142,10 @@ async fn write_all(waiting: Arc<Waiting>, pods: PathBuf, stop: CancellationToken
             () = waiting.more.notified() => false,
         };
         if !stopped {
-            tokio::time::sleep(GATHER).await;
+            tokio::select! {
+                () = tokio::time::sleep(GATHER) => {}
+                () = waiting.hurry.notified() => {}
+            }
         }
         let (memories, saves) = {
             let mut unwritten = waiting.lock();
