@@ -2,7 +2,6 @@
 
 use crate::machine::workspace;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// What runs the containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
