@@ -8,9 +8,12 @@ pub mod channel;
 #[cfg(feature = "client")]
 pub mod client;
 mod error;
+pub mod filter;
 pub mod keys;
 pub mod names;
 mod redact;
+mod refused;
+pub mod resolver;
 mod runtime;
 #[cfg(feature = "spdy")]
 pub mod spdy;
@@ -18,6 +21,7 @@ pub mod spdy;
 pub mod testing;
 
 pub use error::{Code, Error};
+pub use refused::Refused;
 pub use runtime::{ExecSession, LogRotation, Runtime};
 
 /// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.

@@ -70,7 +70,7 @@ impl Core {
         let image_id = image.id.clone().unwrap_or_default();
         let image_user = image.config.as_ref().and_then(|config| config.user.as_deref()).unwrap_or_default();
         let host = sandbox.host_config.clone().unwrap_or_default();
-        let refused = |refused: crate::spec::Refused| refused.of(&format!("container {}", metadata.name));
+        let refused = |refused: cri::Refused| refused.of(&format!("container {}", metadata.name));
         let body = body(&Inputs {
             config,
             sandbox_config,

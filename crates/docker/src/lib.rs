@@ -12,7 +12,6 @@ mod events;
 mod exec;
 mod exec_sync;
 mod facts;
-mod filter;
 mod images;
 mod kill;
 mod labels;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cri::{Error, ExecSession, Runtime, v1};
+use cri::{Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::call::{NOT_FOUND, whole};
 use crate::core::Core;
 use crate::stopping::is_created;
-use crate::{Config, facts, filter, labels, status};
+use crate::{Config, facts, labels, status};
 
 /// The network that sandboxes join.
 const NETWORK: &str = "bridge";

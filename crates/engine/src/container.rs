@@ -82,7 +82,7 @@ impl Core {
         let name = config.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
         let refused = |refused| Error::invalid_argument(format!("container {name}: {refused}"));
         let image = self.resolve(config.image.as_ref())?;
-        let log_path = spec::log_path(&sandbox.config.log_directory, &config.log_path).map_err(refused)?;
+        let log_path = cri::names::log_file(&sandbox.config.log_directory, &config.log_path).map_err(refused)?;
         let (upper, work) = (self.writable_dir().join(id).join("u"), self.writable_dir().join(id).join("w"));
         let group = self.container_group(sandbox, id);
         let built = spec::build(Inputs {

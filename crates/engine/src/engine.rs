@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cri::{Error, ExecSession, Runtime, v1};
+use cri::{Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
@@ -15,7 +15,7 @@ use crate::files::{self, FileError};
 use crate::network::{NetworkError, Ports};
 use crate::record::Phase;
 use crate::state::{Core, Sandbox};
-use crate::{Config, filter, shim_process, status};
+use crate::{Config, shim_process, status};
 
 /// How often the network is looked at while there are pods: an administrator who flushes all rules cuts them off for
 /// at most this long.

@@ -8,10 +8,6 @@ use std::path::{Path, PathBuf};
 
 use cri::v1;
 
-/// resolv.conf(5): what resolvers read of it.
-const MAX_NAMESERVERS: usize = 3;
-const MAX_SEARCHES: usize = 32;
-const MAX_SEARCH_BYTES: usize = 2048;
 /// What of the machine's is larger is no resolver file, or no host table that a pod needs.
 const MAX_MACHINE_FILE_BYTES: u64 = 64 * 1024;
 
@@ -70,7 +66,7 @@ pub(crate) fn chmod(path: &Path, mode: u32) -> Result<(), FileError> {
 /// A name that would begin a new line, or hold a blank, in the file.
 pub(crate) fn resolv_conf(dns: Option<&v1::DnsConfig>, machine: Option<&Path>) -> Result<String, String> {
     match dns {
-        Some(dns) => render_resolv_conf(dns),
+        Some(dns) => cri::resolver::text(dns),
         None => Ok(machine.map(machine_resolv_conf).unwrap_or_default()),
     }
 }
@@ -80,31 +76,6 @@ fn machine_resolv_conf(path: &Path) -> String {
         tracing::warn!(path = %path.display(), %error, "the machine's resolver file cannot be used");
         String::new()
     })
-}
-
-fn render_resolv_conf(dns: &v1::DnsConfig) -> Result<String, String> {
-    let parts = [("server", &dns.servers), ("search domain", &dns.searches), ("option", &dns.options)];
-    for (kind, values) in parts {
-        let bad = |value: &&String| value.is_empty() || value.chars().any(|c| c.is_whitespace() || c.is_control());
-        if let Some(value) = values.iter().find(bad) {
-            return Err(format!("dns {kind} {value:?}: expected a word without blanks or control characters"));
-        }
-    }
-    let mut text = String::new();
-    let mut searches: Vec<&str> = dns.searches.iter().take(MAX_SEARCHES).map(String::as_str).collect();
-    while searches.iter().map(|search| search.len() + 1).sum::<usize>() > MAX_SEARCH_BYTES {
-        searches.pop();
-    }
-    if !searches.is_empty() {
-        text += &format!("search {}\n", searches.join(" "));
-    }
-    for server in dns.servers.iter().take(MAX_NAMESERVERS) {
-        text += &format!("nameserver {server}\n");
-    }
-    if !dns.options.is_empty() {
-        text += &format!("options {}\n", dns.options.join(" "));
-    }
-    Ok(text)
 }
 
 /// The machine's own `/etc/hosts`, for pods on its network; empty where it cannot be read.
@@ -126,51 +97,13 @@ pub(crate) fn hosts(address: Ipv4Addr, hostname: &str) -> String {
 mod tests {
     use super::*;
 
-    fn words(values: &[&str]) -> Vec<String> {
-        values.iter().map(|value| (*value).to_owned()).collect()
-    }
-
-    #[test]
-    fn resolv_conf_has_the_pods_servers_searches_and_options() {
-        let dns = v1::DnsConfig {
-            servers: words(&["10.0.0.10", "10.0.0.11"]),
-            searches: words(&["a.example", "example"]),
-            options: words(&["ndots:5", "edns0"]),
-        };
-        let expected = "search a.example example\nnameserver 10.0.0.10\nnameserver 10.0.0.11\noptions ndots:5 edns0\n";
-        assert_eq!(resolv_conf(Some(&dns), None).unwrap(), expected);
-        assert_eq!(resolv_conf(Some(&v1::DnsConfig::default()), None).unwrap(), "");
-        assert_eq!(resolv_conf(None, None).unwrap(), "");
-    }
-
-    #[test]
-    fn s_i06_a_dns_name_cannot_add_lines() {
-        for bad in ["", "a b", "1.1.1.1\nnameserver 6.6.6.6", "x\ty", "x\r", "x\0"] {
-            for place in 0..3 {
-                let mut dns = v1::DnsConfig::default();
-                [&mut dns.servers, &mut dns.searches, &mut dns.options][place].push(bad.to_owned());
-                let error = resolv_conf(Some(&dns), None).unwrap_err();
-                assert!(error.contains("without blanks"), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn s_i06_more_than_resolvers_read_is_left_out() {
-        let many = |count: usize| (0..count).map(|i| format!("name{i}.{}", "x".repeat(60))).collect::<Vec<_>>();
-        let dns = v1::DnsConfig { servers: words(&["1", "2", "3", "4"]), searches: many(40), options: vec![] };
-        let text = resolv_conf(Some(&dns), None).unwrap();
-        assert_eq!(text.matches("nameserver").count(), 3);
-        let search = text.lines().find(|line| line.starts_with("search")).unwrap();
-        assert!(search.len() <= MAX_SEARCH_BYTES + 7, "{}", search.len());
-        assert!(search.split(' ').count() <= MAX_SEARCHES + 1);
-    }
-
     #[test]
     fn without_a_configuration_the_machines_file_is_used() {
+        assert_eq!(resolv_conf(None, None).unwrap(), "");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         fs::write(&path, "nameserver 9.9.9.9\n").unwrap();
+        assert_eq!(resolv_conf(Some(&v1::DnsConfig::default()), Some(&path)).unwrap(), "");
         assert_eq!(resolv_conf(None, Some(&path)).unwrap(), "nameserver 9.9.9.9\n");
         assert_eq!(resolv_conf(None, Some(dir.path())).unwrap(), "");
     }

@@ -12,7 +12,6 @@ mod error;
 mod events;
 mod exec;
 mod files;
-mod filter;
 mod ids;
 mod images;
 mod machine;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::{Error, v1};
+use cri::{Error, Refused, v1};
 use shim::protocol::{Request, records};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ use crate::record::{self, Phase, SandboxRecord};
 use crate::recover::CGROUP_FILE;
 use crate::shim_link::{ShimError, ShimLink};
 use crate::shim_process;
-use crate::spec::{self, Refused, Scope};
+use crate::spec::{self, Scope};
 use crate::state::{Core, Sandbox, now_ns};
 
 /// A shim answers within microseconds; one that takes this long on a loaded machine is stuck.

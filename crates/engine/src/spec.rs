@@ -9,7 +9,7 @@ mod signals;
 use std::path::{Component, Path, PathBuf};
 
 use cgroup::{DevicePolicy, Limits};
-use cri::v1;
+use cri::{Refused, v1};
 use image::ImageConfig;
 use shim::protocol::{self, ContainerSpec, Mount, MountSource, Process, Propagation, Root};
 
@@ -41,20 +41,6 @@ const CPUS: &str = "/sys/devices/system/cpu";
 
 /// More mounts than this are no pod's.
 const MAX_MOUNTS: usize = 1024;
-
-/// A field of a request that cannot be granted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {fault}")]
-pub(crate) struct Refused {
-    field: String,
-    fault: String,
-}
-
-impl Refused {
-    pub(crate) fn new(field: &str, fault: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), fault: fault.into() }
-    }
-}
 
 /// What a container's specification is made of.
 pub(crate) struct Inputs<'a> {
@@ -141,24 +127,6 @@ pub(crate) fn limits(config: &v1::ContainerConfig) -> Limits {
 /// Whether the container's root is read-only.
 pub(crate) fn read_only_root(config: &v1::ContainerConfig) -> bool {
     security_context(config).readonly_rootfs
-}
-
-/// The path of a container's log.
-///
-/// # Errors
-/// A path that leaves the pod's log directory.
-pub(crate) fn log_path(directory: &str, path: &str) -> Result<Option<PathBuf>, Refused> {
-    if directory.is_empty() || path.is_empty() {
-        return Ok(None);
-    }
-    let normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if !normal || path.contains('\0') {
-        return Err(Refused::new("log_path", format!("{path:?}: expected a path beneath the pod's log directory")));
-    }
-    if !directory.starts_with('/') {
-        return Err(Refused::new("log_directory", format!("{directory:?}: expected an absolute path")));
-    }
-    Ok(Some(Path::new(directory).join(path)))
 }
 
 fn security_context(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {

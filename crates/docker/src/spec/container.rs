@@ -3,7 +3,9 @@
 use bollard::models::{ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig};
 use cri::v1;
 
-use super::{Refused, given, log_config, log_path, mounts, namespaces, no_restarts, security, signals, unsupported};
+use cri::Refused;
+
+use super::{given, log_config, mounts, namespaces, no_restarts, security, signals, unsupported};
 use crate::{Config, labels};
 
 /// What a container is made of besides its own configuration.
@@ -66,7 +68,7 @@ pub(crate) fn body(inputs: &Inputs<'_>) -> Result<ContainerCreateBody, Refused> 
 
 fn labelled(inputs: &Inputs<'_>) -> Result<std::collections::HashMap<String, String>, Refused> {
     let config = inputs.config;
-    let log = log_path(&inputs.sandbox_config.log_directory, &config.log_path)?;
+    let log = cri::names::log_file(&inputs.sandbox_config.log_directory, &config.log_path)?;
     let ours = [
         (labels::TYPE, labels::TYPE_CONTAINER.to_owned()),
         (labels::SANDBOX_ID, inputs.sandbox_id.to_owned()),

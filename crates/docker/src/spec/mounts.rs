@@ -4,7 +4,7 @@ use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum a
 use cri::v1;
 use std::path::{Component, Path};
 
-use super::Refused;
+use cri::Refused;
 
 /// More mounts than this are no pod's.
 const MAX_MOUNTS: usize = 1024;

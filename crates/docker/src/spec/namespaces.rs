@@ -3,7 +3,7 @@
 use bollard::models::HostConfig;
 use cri::v1;
 
-use super::Refused;
+use cri::Refused;
 
 const HOST: &str = "host";
 const NOT_SUPPORTED: &str = "this mode is not supported with docker";

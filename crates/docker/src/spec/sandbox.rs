@@ -6,9 +6,11 @@ use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigL
 use cri::v1;
 
 use super::namespaces::{self, Scope};
-use super::{Refused, given, no_restarts, security};
+use cri::Refused;
+
+use super::{given, no_restarts, security};
+use crate::labels;
 use crate::pause::{PROGRAM, USER};
-use crate::{labels, resolver};
 
 /// sethostname(2) takes 64 bytes.
 const MAX_HOSTNAME_BYTES: usize = 64;
@@ -42,7 +44,7 @@ pub(crate) fn body(config: &v1::PodSandboxConfig, image: &str, oom_score: i64) -
     };
     let network = namespaces::of_sandbox(context.namespace_options.as_ref(), &mut host)?;
     if let Some(dns) = &config.dns_config {
-        resolver::check(dns).map_err(|fault| Refused::new("dns_config", fault))?;
+        cri::resolver::text(dns).map_err(|fault| Refused::new("dns_config", fault))?;
         // As much as Docker can be told; what its own file lacks is written into it later.
         (host.dns, host.dns_search) = (Some(dns.servers.clone()), Some(dns.searches.clone()));
         host.dns_options = Some(dns.options.clone());

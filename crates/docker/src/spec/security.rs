@@ -4,7 +4,9 @@ use bollard::models::HostConfig;
 use cri::v1;
 use cri::v1::security_profile::ProfileType;
 
-use super::{Refused, given, unsupported};
+use cri::Refused;
+
+use super::{given, unsupported};
 
 const MAX_ID: i64 = i32::MAX as i64;
 

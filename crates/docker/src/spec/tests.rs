@@ -41,17 +41,6 @@ fn with(security: v1::LinuxContainerSecurityContext) -> v1::ContainerConfig {
 }
 
 #[test]
-fn s_f01_a_log_stays_beneath_its_pods_directory() {
-    assert_eq!(log_path("/logs", "app/0.log").unwrap(), Some(PathBuf::from("/logs/app/0.log")));
-    assert_eq!(log_path("", "app/0.log").unwrap(), None);
-    assert_eq!(log_path("/logs", "").unwrap(), None);
-    for bad in ["../x", "/etc/passwd", "app/../../x", "app/\0"] {
-        assert!(log_path("/logs", bad).is_err(), "{bad:?}");
-    }
-    assert!(log_path("logs", "0.log").is_err());
-}
-
-#[test]
 fn docker_never_restarts_and_writes_files_that_have_an_end() {
     let host = container_body(&v1::ContainerConfig::default(), &HostConfig::default()).unwrap().host_config.unwrap();
     assert_eq!(host.restart_policy, Some(no_restarts()));

@@ -3,7 +3,7 @@
 use cri::v1;
 use shim::protocol::Capabilities;
 
-use super::Refused;
+use cri::Refused;
 
 /// Names in the order of their numbers, as capability.h has them.
 const NAMES: [&str; 41] = [

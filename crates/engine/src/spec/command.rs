@@ -6,7 +6,7 @@ use cri::v1;
 use image::ImageConfig;
 use shim::protocol::User;
 
-use super::Refused;
+use cri::Refused;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MAX_ID: i64 = i32::MAX as i64;

@@ -3,7 +3,7 @@
 use cri::v1;
 use shim::protocol::PidNamespace;
 
-use super::Refused;
+use cri::Refused;
 
 /// Whose a namespace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use cri::v1;
 
-use super::Refused;
 use crate::network::HostPort;
+use cri::Refused;
 
 /// More than this are no pod's.
 const MAX_PORTS: usize = 1024;

@@ -48,18 +48,6 @@ fn s_l08_what_cannot_be_mounted_is_refused_by_name() {
 }
 
 #[test]
-fn s_f01_a_log_stays_beneath_its_pods_directory() {
-    let logs = "/var/log/pods/a_b_c";
-    assert_eq!(log_path(logs, "app/0.log").unwrap(), Some(PathBuf::from("/var/log/pods/a_b_c/app/0.log")));
-    assert_eq!(log_path("", "app/0.log").unwrap(), None);
-    assert_eq!(log_path(logs, "").unwrap(), None);
-    for bad in ["../x", "/etc/passwd", "app/../../x", "app/./\0"] {
-        assert!(log_path(logs, bad).is_err(), "{bad:?}");
-    }
-    assert!(log_path("logs", "0.log").is_err());
-}
-
-#[test]
 fn s_d11_what_a_container_finds_hidden() {
     let (masked, readonly) = hidden_paths(&v1::LinuxContainerSecurityContext::default(), 2);
     for path in [

@@ -1,16 +1,18 @@
-//! What a list is asked for. All conditions must hold; an absent one always does.
+//! What a list is asked for, where a runtime has to choose by itself. All conditions must hold; an absent one always does.
 
-use cri::keys::Map;
-use cri::v1;
+use crate::keys::Map;
+use crate::v1;
 
-pub(crate) fn sandbox(filter: Option<&v1::PodSandboxFilter>, item: &v1::PodSandbox) -> bool {
+/// Whether a sandbox is asked for.
+pub fn sandbox(filter: Option<&v1::PodSandboxFilter>, item: &v1::PodSandbox) -> bool {
     let Some(filter) = filter else { return true };
     (filter.id.is_empty() || filter.id == item.id)
         && filter.state.as_ref().is_none_or(|state| state.state == item.state)
         && has_labels(&item.labels, &filter.label_selector)
 }
 
-pub(crate) fn container(filter: Option<&v1::ContainerFilter>, item: &v1::Container) -> bool {
+/// Whether a container is asked for.
+pub fn container(filter: Option<&v1::ContainerFilter>, item: &v1::Container) -> bool {
     let Some(filter) = filter else { return true };
     (filter.id.is_empty() || filter.id == item.id)
         && (filter.pod_sandbox_id.is_empty() || filter.pod_sandbox_id == item.pod_sandbox_id)
@@ -33,7 +35,7 @@ mod tests {
             id: "c".into(),
             pod_sandbox_id: "s".into(),
             state: 1,
-            labels: labels(&[("a", "1")]),
+            labels: labels(&[("a", "1"), ("b", "2")]),
             ..Default::default()
         };
         let all = v1::ContainerFilter {
@@ -42,16 +44,18 @@ mod tests {
             pod_sandbox_id: "s".into(),
             label_selector: labels(&[("a", "1")]),
         };
-        assert!(container(None, &item) && container(Some(&all), &item));
+        assert!(container(None, &item) && container(Some(&v1::ContainerFilter::default()), &item));
+        assert!(container(Some(&all), &item));
         for wrong in [
             v1::ContainerFilter { id: "x".into(), ..all.clone() },
             v1::ContainerFilter { pod_sandbox_id: "x".into(), ..all.clone() },
             v1::ContainerFilter { state: Some(v1::ContainerStateValue { state: 0 }), ..all.clone() },
             v1::ContainerFilter { label_selector: labels(&[("a", "2")]), ..all.clone() },
+            v1::ContainerFilter { label_selector: labels(&[("c", "")]), ..all.clone() },
         ] {
             assert!(!container(Some(&wrong), &item), "{wrong:?}");
         }
-        let ready = v1::PodSandbox { id: "s".into(), ..Default::default() };
+        let ready = v1::PodSandbox { id: "s".into(), state: 0, labels: labels(&[("a", "1")]), ..Default::default() };
         let state =
             |state| v1::PodSandboxFilter { state: Some(v1::PodSandboxStateValue { state }), ..Default::default() };
         assert!(sandbox(Some(&state(0)), &ready) && !sandbox(Some(&state(1)), &ready));
