@@ -1,9 +1,7 @@
 //! A container in a pod.
 
 use bollard::models::{ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig};
-use cri::v1;
-
-use cri::Refused;
+use cri::{Refused, v1};
 
 use super::{given, log_config, mounts, namespaces, no_restarts, security, signals, unsupported};
 use crate::{Config, labels};

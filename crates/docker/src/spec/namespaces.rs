@@ -1,9 +1,7 @@
 //! Which namespaces a container joins.
 
 use bollard::models::HostConfig;
-use cri::v1;
-
-use cri::Refused;
+use cri::{Refused, v1};
 
 const HOST: &str = "host";
 const NOT_SUPPORTED: &str = "this mode is not supported with docker";
