@@ -11,8 +11,11 @@ mod error;
 mod fs;
 mod import;
 mod json;
+mod login;
 mod manifest;
+pub mod pull;
 mod reference;
+pub mod registry;
 mod store;
 mod sys;
 #[cfg(test)]
@@ -23,5 +26,6 @@ pub use digest::Digest;
 pub use drop_in::{DropIn, Scan};
 pub use error::{ArchiveError, Error, LayerError, Result};
 pub use import::{ImportOptions, Imported};
+pub use login::Login;
 pub use reference::Reference;
 pub use store::{Image, ImageConfig, Removed, Store, Usage};

@@ -1,0 +1,1 @@
+//! Asking registries: the OCI distribution protocol, mirrors, credentials and TLS.
