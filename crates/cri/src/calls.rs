@@ -12,13 +12,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{Code, Error, ExecSession, LogRotation, Runtime, v1};
+use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// A call that is not answered after this, beyond what it takes by its nature, is said to hang; a runtime that cannot be
 /// reached for as long is said to be away.
 pub const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// Pulls take as long as registries please.
 const PULL: Duration = Duration::from_secs(600);
+/// A pod's server may be slow to take a connection, on either version of IP.
+const CONNECT: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     static FOR: Arc<str>;
@@ -202,6 +204,19 @@ macro_rules! watched {
 
             async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
                 self.calls.watch(("exec", Duration::ZERO), self.inner.exec(request, window)).await
+            }
+
+            async fn attach(
+                &self,
+                request: v1::AttachRequest,
+                window: Option<(u16, u16)>,
+            ) -> Result<ExecSession, Error> {
+                self.calls.watch(("attach", Duration::ZERO), self.inner.attach(request, window)).await
+            }
+
+            async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {
+                let call = self.inner.port_forward(pod_sandbox_id, port);
+                self.calls.watch(("port_forward", CONNECT), call).await
             }
 
             async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {

@@ -23,6 +23,13 @@ pub const RESIZE: u8 = 4;
 /// Version 5 only: the payload is the number of a channel whose sender sends no more.
 pub const CLOSE: u8 = 255;
 
+/// Of a forwarded port's session, both ways: the connection's bytes. A session for several ports has the channels of the
+/// first one, those of the second after them, and so on. The first message in each channel is the port's number, in two
+/// bytes, the lower one first.
+pub const PORT_DATA: u8 = 0;
+/// Of a forwarded port's session, server to client: why the connection failed.
+pub const PORT_ERROR: u8 = 1;
+
 /// A message for `channel`.
 pub fn frame(channel: u8, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(1 + payload.len());

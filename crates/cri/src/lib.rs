@@ -3,6 +3,7 @@
 //! [`v1`] holds the protocol's messages. The embedded engine, Docker and remote runtimes implement [`Runtime`]
 //! over them; the agent knows nothing else.
 
+pub mod backlog;
 pub mod calls;
 pub mod channel;
 #[cfg(feature = "client")]
@@ -11,6 +12,7 @@ mod error;
 pub mod filter;
 pub mod keys;
 pub mod names;
+pub mod ports;
 mod redact;
 mod refused;
 pub mod resolver;
@@ -22,7 +24,7 @@ pub mod testing;
 
 pub use error::{Code, Error};
 pub use refused::Refused;
-pub use runtime::{ExecSession, LogRotation, Runtime};
+pub use runtime::{ByteStream, ExecSession, LogRotation, Runtime};
 
 /// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.
 ///

@@ -105,6 +105,21 @@ pub trait Runtime: Send + Sync {
     /// (columns, rows): the command finds it from its first instruction on. Without a TTY it means nothing.
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error>;
 
+    /// Attaches to a running container's own streams: to its output from now on, to its input if it was created with
+    /// one. `tty` says whether the container has a terminal, which gets the size `window` then, as (columns, rows).
+    ///
+    /// The session's exit is 0 once the container has ended and what it wrote is there to be read, an error where that
+    /// was not seen. Letting go of the exit ends the session. Who reads too slowly never holds the container up: what he
+    /// has not read is kept up to [`BEHIND_MAX_BYTES`](crate::backlog::BEHIND_MAX_BYTES), then the session is cut off
+    /// with an error. Dropping the input is its end for the container only where it was created with `stdin_once`.
+    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error>;
+
+    /// Connects to a port of a ready sandbox as its own processes would: to 127.0.0.1, or else to ::1, in its network.
+    /// Shutting the stream down is end of file for the port's server.
+    ///
+    /// That nobody listens there is an error of this call, or of the first read where the runtime tells it only then.
+    async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error>;
+
     /// The images on this machine that match the filter, in no particular order.
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error>;
 
@@ -127,6 +142,11 @@ pub trait Runtime: Send + Sync {
     /// relists. `Unimplemented` where the runtime has no events: relisting alone is then the source of truth.
     async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error>;
 }
+
+/// A connection's bytes, both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// A running command's streams. Dropping the session kills nothing; with a TTY, dropping its streams hangs it up.
 pub struct ExecSession {

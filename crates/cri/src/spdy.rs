@@ -17,6 +17,8 @@ use dictionary::DICTIONARY;
 pub const UPGRADE: &str = "SPDY/3.1";
 /// The protocol on top, whose streams end with a `metav1.Status`; sent in `X-Stream-Protocol-Version`.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";
+/// The protocol of forwarded ports: two streams for each connection.
+pub const PORT_FORWARD: &str = "portforward.k8s.io";
 /// The header of a stream that says what it carries.
 pub const STREAM_TYPE: &str = "streamtype";
 

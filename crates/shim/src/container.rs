@@ -9,12 +9,9 @@ use crate::wire::Buffer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use shim::protocol::{ContainerState, ExitRecord, ExitStatus, PidNamespace, StartedRecord};
+use shim::protocol::{ContainerState, ExitRecord, ExitStatus, PidNamespace, StartedRecord, Stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-
-/// What a process that still writes may add to the log after the container's init is gone, before the end is told.
-const MAX_DRAIN_BYTES: usize = 1 << 20;
 
 pub(crate) struct Container {
     /// Never used twice, so that a late event finds nothing.
@@ -28,6 +25,9 @@ pub(crate) struct Container {
     pub(crate) pid_namespace: PidNamespace,
     /// Standard output, or the terminal, and standard error.
     pub(crate) output: [Option<Output>; 2],
+    pub(crate) terminal: bool,
+    /// The writing end of its input, and how long it stays open.
+    pub(crate) input: Option<(OwnedFd, Stdin)>,
     pub(crate) log: Option<LogFile>,
     /// When everything in it is killed, `time::boot_ms`.
     pub(crate) deadline_ms: Option<u64>,
@@ -119,18 +119,6 @@ impl Container {
         match &mut self.output[stream] {
             Some(output) => output.read(&mut self.log, buffer, batch),
             None => Read::Nothing,
-        }
-    }
-
-    /// Logs what is left in a stream, up to a bound: a process in the background may go on writing for ever.
-    pub(crate) fn drain(&mut self, stream: usize, buffer: &mut Buffer, batch: &mut Batch) -> Read {
-        let mut left = MAX_DRAIN_BYTES;
-        loop {
-            match self.read_output(stream, buffer, batch) {
-                Read::Bytes(count) if count < left => left -= count,
-                Read::Bytes(_) => return Read::Nothing,
-                end => return end,
-            }
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Launched {
     pub(crate) channel: OwnedFd,
     /// Reading ends of its output; none where it has a terminal or nobody reads.
     pub(crate) output: Option<[OwnedFd; 2]>,
+    /// The writing end of its input; none where it has a terminal or reads nothing.
+    pub(crate) input: Option<OwnedFd>,
 }
 
 /// In which pid namespace a process is born.
@@ -34,14 +36,18 @@ pub(crate) enum Birthplace<'a> {
 
 /// Clones the init of a container whose directory is `dir`.
 pub(crate) fn container(spec: &ContainerSpec, dir: &Path, birthplace: Birthplace<'_>) -> Result<Launched> {
+    let (stdin, input) = match spec.stdin {
+        Some(_) if !spec.process.terminal => pipe(Ours::Writer).map(|(reader, writer)| (reader, Some(writer)))?,
+        _ => (null()?, None),
+    };
     let (stdio, output) = if spec.process.terminal {
         (Stdio::Terminal, None)
     } else if spec.log.is_some() {
-        let (out_reader, out_writer) = pipe()?;
-        let (err_reader, err_writer) = pipe()?;
-        (Stdio::Descriptors([null()?, out_writer, err_writer]), Some([out_reader, err_reader]))
+        let (out_reader, out_writer) = pipe(Ours::Reader)?;
+        let (err_reader, err_writer) = pipe(Ours::Reader)?;
+        (Stdio::Descriptors([stdin, out_writer, err_writer]), Some([out_reader, err_reader]))
     } else {
-        (Stdio::Descriptors([null()?, null()?, null()?]), None)
+        (Stdio::Descriptors([stdin, null()?, null()?]), None)
     };
     let (ours, theirs) = channel()?;
     let cloned = match birthplace {
@@ -50,7 +56,7 @@ pub(crate) fn container(spec: &ContainerSpec, dir: &Path, birthplace: Birthplace
         Birthplace::Pod { init, own } => clone_in(init, own, libc::CLONE_NEWNS)?,
     };
     match cloned.step(|| "clone the container's init".into())? {
-        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output }),
+        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output, input }),
         Cloned::Child => setup::run_container(ContainerJob {
             spec,
             root_dir: dir.join(records::ROOT),
@@ -81,7 +87,7 @@ pub(crate) fn exec(process: &Process, target: &Target<'_>, fds: Vec<OwnedFd>) ->
     let init = target.init.try_clone().step(|| "keep the container's init at hand".into())?;
     let (ours, theirs) = channel()?;
     match clone_in(target.init, target.own_pid_namespace, 0)?.step(|| "clone the exec".into())? {
-        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output: None }),
+        Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours, output: None, input: None }),
         Cloned::Child => {
             setup::run_exec(ExecJob { process, cgroups: target.cgroups, init, stdio, channel: Channel(theirs) })
         }
@@ -110,11 +116,17 @@ pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd)> {
         .step(|| "make a channel to the new process".into())
 }
 
-/// The reading end does not block the shim; the writing end, which is the container's, blocks as programs expect.
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ours {
+    Reader,
+    Writer,
+}
+
+/// Both ends, the reading one first. Ours does not block; the container's does, as programs expect.
+fn pipe(ours: Ours) -> Result<(OwnedFd, OwnedFd)> {
     let step = || "make a pipe".to_owned();
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
-    rustix::io::ioctl_fionbio(&reader, true).step(step)?;
+    rustix::io::ioctl_fionbio(if ours == Ours::Reader { &reader } else { &writer }, true).step(step)?;
     Ok((reader, writer))
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of every message and record below; a shim of another version is refused by name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Largest datagram either side sends.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -88,6 +88,10 @@ pub enum Request {
     /// Signal a container's init, and SIGKILL everything in it when the grace period ends. A later `Stop` can only
     /// shorten the time left. The shim keeps the deadline, so it holds whatever happens to the kubelet.
     Stop { container: String, signal: i32, grace_ms: u64 },
+    /// Pass on a running container's output from now on: a pipe to write to comes along for each stream that is wanted,
+    /// standard output first. One that is full is given up: nothing waits for it. With `stdin` the answer carries the
+    /// writing end of the container's input, with a terminal it always carries the master.
+    Attach { attach: String, container: String, stdin: bool, stdout: bool, stderr: bool },
     /// SIGKILL the whole process group of an exec.
     KillExec { exec: String },
     /// Forget an exited container: close its log, drop its state.
@@ -102,6 +106,7 @@ pub enum Request {
 pub enum Response {
     Started(StartedRecord),
     ExecStarted { pid: i32 },
+    Attached,
     Containers(Vec<ContainerState>),
     Done,
     Failed(Failure),
@@ -161,6 +166,10 @@ pub enum FromShim {
         exec: String,
         exit: ExitStatus,
     },
+    /// A pipe of it was full, and output is lost to it. Sent on every connection.
+    CutOff {
+        attach: String,
+    },
 }
 
 /// Everything the shim needs to make and run a container. No path in it is trusted to stay what it is once the
@@ -189,6 +198,17 @@ pub struct ContainerSpec {
     /// Character and block devices beside the default ones.
     pub devices: Vec<Device>,
     pub log: Option<Log>,
+    /// An input that can be attached to; `None` reads as empty.
+    pub stdin: Option<Stdin>,
+}
+
+/// How long a container's input stays open. A terminal's does as long as the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// For one who attaches after another.
+    Kept,
+    /// It ends with the first who attached.
+    Once,
 }
 
 /// Whose processes a container sees.

@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+mod attach;
 mod events;
 mod requests;
 
@@ -41,6 +42,7 @@ pub(crate) struct Supervisor {
     connections: Vec<Connection>,
     containers: Vec<Container>,
     execs: Vec<Exec>,
+    attachments: Vec<attach::Attachment>,
     last_key: u32,
     /// One for all messages and all reading of output.
     buffer: &'static mut Buffer,
@@ -64,6 +66,7 @@ enum Token {
     ExecChannel(u32),
     ExecExit(u32),
     PodInit,
+    Attachment(u32),
 }
 
 impl Token {
@@ -77,7 +80,8 @@ impl Token {
             Token::ExecChannel(key) => (5, key),
             Token::ExecExit(key) => (6, key),
             Token::PodInit => (7, 0),
-            Token::Output(key, stream) => (8 + stream as u64, key),
+            Token::Attachment(key) => (8, key),
+            Token::Output(key, stream) => (9 + stream as u64, key),
         };
         kind << 32 | u64::from(key)
     }
@@ -93,7 +97,8 @@ impl Token {
             5 => Token::ExecChannel(key),
             6 => Token::ExecExit(key),
             7 => Token::PodInit,
-            stream => Token::Output(key, stream as usize - 8),
+            8 => Token::Attachment(key),
+            stream => Token::Output(key, stream as usize - 9),
         }
     }
 }
@@ -112,6 +117,7 @@ impl Supervisor {
             connections: Vec::new(),
             containers: Vec::new(),
             execs: Vec::new(),
+            attachments: Vec::new(),
             last_key: 0,
             buffer: sys::lasting_buffer().step(step)?,
             batch: Batch::new(),
@@ -149,6 +155,7 @@ impl Supervisor {
             Token::ExecChannel(key) => self.on_exec_channel(key),
             Token::ExecExit(key) => self.on_exec_exit(key),
             Token::PodInit => self.on_pod_init_exit(),
+            Token::Attachment(key) => self.end_attachment(key),
         }
         self.go_on()
     }
@@ -272,11 +279,12 @@ mod tests {
             Token::ExecChannel(1),
             Token::ExecExit(1),
             Token::PodInit,
+            Token::Attachment(1),
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
             packed.push(token.pack());
         }
         packed.dedup();
-        assert_eq!(packed.len(), 10);
+        assert_eq!(packed.len(), 11);
     }
 }

@@ -8,8 +8,8 @@ use tonic::{Request, Status, Streaming};
 
 use super::Client;
 use super::answer::{ended, error_of, fits, reserved, spoken, within};
-use super::streaming::{self, OpenError, Transport};
-use crate::{Code, Error, ExecSession, LogRotation, Runtime, v1};
+use super::streaming::{self, OpenError, Transport, Wanted, Whose};
+use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
@@ -42,18 +42,69 @@ macro_rules! call {
     };
 }
 
+/// Whose streams are asked for.
+#[derive(Clone)]
+enum Ask {
+    Exec(v1::ExecRequest),
+    Attach(v1::AttachRequest),
+}
+
+impl Ask {
+    fn call(&self) -> &'static str {
+        match self {
+            Self::Exec(_) => "exec",
+            Self::Attach(_) => "attach",
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        match self {
+            Self::Exec(v1::ExecRequest { stdin, stdout, stderr, tty, .. }) => {
+                Wanted { whose: Whose::Command, stdin: *stdin, stdout: *stdout, stderr: *stderr, tty: *tty }
+            }
+            Self::Attach(v1::AttachRequest { stdin, stdout, stderr, tty, .. }) => {
+                Wanted { whose: Whose::Container, stdin: *stdin, stdout: *stdout, stderr: *stderr, tty: *tty }
+            }
+        }
+    }
+}
+
 impl Client {
-    async fn streams(
+    /// Opens streams. SPDY is tried first, and WebSocket where that is refused.
+    async fn session(&self, ask: Ask, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        for transport in [Transport::Spdy, Transport::WebSocket] {
+            // An address is good for one try.
+            let url = match ask.clone() {
+                Ask::Exec(request) => call!(self.runtime.exec(request))?.url,
+                Ask::Attach(request) => call!(self.runtime.attach(request))?.url,
+            };
+            let opening = streaming::open(&url, transport, (ask.wanted(), window));
+            if let Some(session) = self.opened((ask.call(), transport), opening).await? {
+                return Ok(session);
+            }
+        }
+        Err(Error::internal(format!("{}: the runtime opens no streams", ask.call())))
+    }
+
+    /// What is being opened; none where the runtime refuses this way of carrying it and there is another.
+    async fn opened<T>(
         &self,
-        url: &str,
-        transport: Transport,
-        streams: (streaming::Wanted, Option<(u16, u16)>),
-    ) -> Result<ExecSession, OpenError> {
-        let late = |_| {
-            let limit = self.call_within.as_secs();
-            OpenError::Failed(Error::deadline_exceeded(format!("exec: the runtime opened no streams within {limit} s")))
-        };
-        tokio::time::timeout(self.call_within, streaming::open(url, transport, streams)).await.map_err(late)?
+        (call, transport): (&str, Transport),
+        opening: impl Future<Output = Result<T, OpenError>>,
+    ) -> Result<Option<T>, Error> {
+        let told = |error: Error| Error::new(error.code, format!("{call}: {}", error.message));
+        match tokio::time::timeout(self.call_within, opening).await {
+            Ok(Ok(opened)) => Ok(Some(opened)),
+            Ok(Err(OpenError::Refused(error))) if transport == Transport::Spdy => {
+                tracing::debug!(call, %error, "trying WebSocket");
+                Ok(None)
+            }
+            Ok(Err(OpenError::Refused(error) | OpenError::Failed(error))) => Err(told(error)),
+            Err(_) => {
+                let limit = self.call_within.as_secs();
+                Err(Error::deadline_exceeded(format!("{call}: the runtime opened no streams within {limit} s")))
+            }
+        }
     }
 }
 
@@ -156,23 +207,23 @@ impl Runtime for Client {
     }
 
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
-        let wanted = streaming::Wanted {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            tty: request.tty,
-        };
-        let url = call!(self.runtime.exec(request.clone()))?.url;
-        match self.streams(&url, Transport::Spdy, (wanted, window)).await {
-            Ok(session) => return Ok(session),
-            Err(OpenError::Failed(error)) => return Err(error),
-            Err(OpenError::Refused(error)) => tracing::debug!(%error, "trying WebSocket"),
+        self.session(Ask::Exec(request), window).await
+    }
+
+    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        self.session(Ask::Attach(request), window).await
+    }
+
+    async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {
+        let request = v1::PortForwardRequest { pod_sandbox_id: pod_sandbox_id.to_owned(), port: vec![port.into()] };
+        for transport in [Transport::Spdy, Transport::WebSocket] {
+            let url = call!(self.runtime.port_forward(request.clone()))?.url;
+            let opening = streaming::forward(&url, transport, port);
+            if let Some(stream) = self.opened(("port_forward", transport), opening).await? {
+                return Ok(Box::new(stream));
+            }
         }
-        // An address is good for one try.
-        let url = call!(self.runtime.exec(request))?.url;
-        self.streams(&url, Transport::WebSocket, (wanted, window)).await.map_err(|error| match error {
-            OpenError::Failed(error) | OpenError::Refused(error) => error,
-        })
+        Err(Error::internal("port_forward: the runtime opens no streams"))
     }
 
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

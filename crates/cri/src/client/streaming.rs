@@ -1,19 +1,23 @@
-//! A command's streams, from the URL that a runtime names for them.
+//! Streams of commands, of containers and of ports, from the URL that a runtime names for them.
 //!
 //! They are carried as SPDY/3.1 or over WebSocket. Inside, both speak in the messages of [`channel`]: one byte that names
 //! a channel, and what is sent in it.
 
+mod forward;
 mod spdy;
 mod websocket;
 
 use std::pin::pin;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::channel::{self, Outcome, Resize};
+use crate::backlog::{BEHIND_MAX_BYTES, Behind, Feed, backlog};
+use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use crate::{Error, ExecSession};
+
+pub(super) use forward::forward;
 
 /// Bytes on their way between the session and its user, each way.
 const PIPE_BYTES: usize = 64 << 10;
@@ -21,9 +25,19 @@ const CHUNK_BYTES: usize = 16 << 10;
 const FRAMES: usize = 16;
 const SIZES: usize = 16;
 
-/// Which streams the command is to have.
+/// Whose streams they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A command's, which waits for who reads its output.
+    Command,
+    /// A container's, which must not: it is not there for whoever attaches.
+    Container,
+}
+
+/// Which streams there are to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
+    pub(super) whose: Whose,
     pub(super) stdin: bool,
     pub(super) stdout: bool,
     pub(super) stderr: bool,
@@ -65,16 +79,15 @@ pub(super) async fn open(
             (Writer::Spdy(Box::new(writer)), Reader::Spdy(Box::new(reader)))
         }
         Transport::WebSocket => {
-            let (writer, reader) = websocket::connect(url).await?;
+            let (writer, reader) = websocket::connect(url, &[PROTOCOL_V5, PROTOCOL_V4]).await?;
             (Writer::WebSocket(Box::new(writer)), Reader::WebSocket(Box::new(reader)))
         }
     };
-    let pipe = |wanted: bool| wanted.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
-    let (stdin, our_stdin) = pipe(wanted.stdin);
-    let (stdout, our_stdout) = pipe(wanted.stdout);
-    let (stderr, our_stderr) = pipe(wanted.stderr_apart());
+    let (stdin, our_stdin) = wanted.stdin.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
+    let (stdout, our_stdout) = wanted.stdout.then(|| output(wanted.whose)).unzip();
+    let (stderr, our_stderr) = wanted.stderr_apart().then(|| output(wanted.whose)).unzip();
     let (resize, sizes) = mpsc::channel(SIZES);
-    let (ended, exit) = oneshot::channel();
+    let (mut ended, exit) = oneshot::channel();
     let (frames, queued) = mpsc::channel(FRAMES);
     if let Some((width, height)) = window.filter(|_| wanted.tty) {
         // There is room for it.
@@ -88,18 +101,42 @@ pub(super) async fn open(
         let (over, until) = oneshot::channel();
         // Apart from each other: a command that writes while it reads must not wait for us to do the same.
         tokio::spawn(write(writer, queued, until));
-        let outcome = read(reader, (our_stdout, our_stderr)).await;
+        let outcome = tokio::select! {
+            outcome = read(reader, (our_stdout, our_stderr)) => Some(outcome),
+            // A command goes on without us, a container that says nothing would keep the session for ever.
+            () = ended.closed(), if wanted.whose == Whose::Container => None,
+        };
         drop(over);
-        // Whoever wanted to know may have gone.
-        let _gone = ended.send(outcome);
+        if let Some(outcome) = outcome {
+            // Whoever wanted to know may have gone.
+            let _gone = ended.send(outcome);
+        }
     });
-    Ok(ExecSession {
-        stdin: stdin.map(|end| Box::new(end) as _),
-        stdout: stdout.map(|end| Box::new(end) as _),
-        stderr: stderr.map(|end| Box::new(end) as _),
-        resize,
-        exit,
-    })
+    Ok(ExecSession { stdin: stdin.map(|end| Box::new(end) as _), stdout, stderr, resize, exit })
+}
+
+type Reading = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Both ends of an output.
+fn output(whose: Whose) -> (Reading, Output) {
+    match whose {
+        Whose::Command => {
+            let (theirs, ours) = tokio::io::duplex(PIPE_BYTES);
+            (Box::new(theirs), Output::Pipe(ours))
+        }
+        Whose::Container => {
+            let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
+            (Box::new(backlog), Output::Backlog(feed))
+        }
+    }
+}
+
+/// Our end of one.
+enum Output {
+    /// Waits for its reader.
+    Pipe(DuplexStream),
+    /// Does not.
+    Backlog(Feed),
 }
 
 enum Writer {
@@ -165,12 +202,11 @@ fn parts(url: &str) -> Result<(&str, &str), OpenError> {
 }
 
 fn failed(what: &str, url: &str, error: &dyn std::fmt::Display) -> OpenError {
-    OpenError::Failed(Error::internal(format!("exec: {what} the runtime's streaming address {}: {error}", shown(url))))
+    OpenError::Failed(Error::internal(format!("{what} the runtime's streaming address {}: {error}", shown(url))))
 }
 
 fn refused(url: &str, error: &dyn std::fmt::Display) -> OpenError {
-    let text = format!("exec: the runtime's streaming address {} refuses: {error}", shown(url));
-    OpenError::Refused(Error::internal(text))
+    OpenError::Refused(Error::internal(format!("the runtime's streaming address {} refuses: {error}", shown(url))))
 }
 
 /// Who has the last part of the address may take the session over.
@@ -207,19 +243,14 @@ async fn write(mut writer: Writer, mut queued: mpsc::Receiver<Bytes>, over: ones
 }
 
 /// Passes the output on until the error channel tells how the command ended.
-async fn read(
-    mut reader: Reader,
-    (mut stdout, mut stderr): (Option<DuplexStream>, Option<DuplexStream>),
-) -> Result<i32, Error> {
-    let broken = |error: &str| {
-        Error::unavailable(format!("exec: the session broke off, the command's end was not seen: {error}"))
-    };
+async fn read(mut reader: Reader, (mut stdout, mut stderr): (Option<Output>, Option<Output>)) -> Result<i32, Error> {
+    let broken = |error: &str| Error::unavailable(format!("the session broke off before its end: {error}"));
     loop {
         let message = reader.receive().await.map_err(|error| broken(&error))?;
         let message = message.ok_or_else(|| broken("the runtime closed it"))?;
         match channel::split(message) {
-            Some((channel::STDOUT, bytes)) => pass(&mut stdout, &bytes).await,
-            Some((channel::STDERR, bytes)) => pass(&mut stderr, &bytes).await,
+            Some((channel::STDOUT, bytes)) => pass(&mut stdout, &bytes).await?,
+            Some((channel::STDERR, bytes)) => pass(&mut stderr, &bytes).await?,
             Some((channel::ERROR, bytes)) if !bytes.is_empty() => {
                 return match Outcome::parse(&bytes) {
                     Outcome::Success => Ok(0),
@@ -233,12 +264,17 @@ async fn read(
 }
 
 /// A reader that went away makes the rest of its stream worthless, not the session.
-async fn pass(stream: &mut Option<DuplexStream>, bytes: &[u8]) {
-    if let Some(writer) = stream
-        && writer.write_all(bytes).await.is_err()
-    {
-        *stream = None;
+async fn pass(stream: &mut Option<Output>, bytes: &[u8]) -> Result<(), Behind> {
+    match stream {
+        Some(Output::Pipe(writer)) => {
+            if writer.write_all(bytes).await.is_err() {
+                *stream = None;
+            }
+        }
+        Some(Output::Backlog(feed)) => feed.push(bytes)?,
+        None => {}
     }
+    Ok(())
 }
 
 async fn send_stdin(mut stdin: DuplexStream, messages: mpsc::Sender<Bytes>) {

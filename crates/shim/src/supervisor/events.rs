@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 /// Of killing again what init left.
 const FIRST_PAUSE_MS: u64 = 1;
 const MAX_PAUSE_MS: u64 = 128;
+/// What a process that still writes may add to the output after the container's init is gone, before the end is told.
+const MAX_DRAIN_BYTES: usize = 1 << 20;
 
 impl Supervisor {
     /// The kernel ends a pid namespace with its PID 1, which is reaped last of all in it. A sandbox without it can have
@@ -133,10 +135,11 @@ impl Supervisor {
     fn exited(&mut self, at: usize) {
         self.containers[at].deadline_ms = None;
         for stream in 0..self.containers[at].output.len() {
-            if self.containers[at].drain(stream, self.buffer, &mut self.batch) == Read::Ended {
+            if self.drain(at, stream) == Read::Ended {
                 self.close_output(at, stream);
             }
         }
+        self.end_attachments(self.containers[at].key);
         let container = &mut self.containers[at];
         let Phase::Ending(Ending { started, exit, finished_at_ns, .. }) = &container.phase else { return };
         let (started, exit, finished_at_ns) = (started.clone(), *exit, *finished_at_ns);
@@ -153,14 +156,36 @@ impl Supervisor {
 
     pub(super) fn on_output(&mut self, key: u32, stream: usize) {
         let Some(at) = self.containers.iter().position(|container| container.key == key) else { return };
-        if self.containers[at].read_output(stream, self.buffer, &mut self.batch) == Read::Ended {
+        if self.read_output(at, stream) == Read::Ended {
             self.close_output(at, stream);
+        }
+    }
+
+    /// Reads once, for the log and for those who are attached.
+    fn read_output(&mut self, at: usize, stream: usize) -> Read {
+        let read = self.containers[at].read_output(stream, self.buffer, &mut self.batch);
+        if let Read::Bytes(count) = read {
+            self.pass_on((self.containers[at].key, stream), count);
+        }
+        read
+    }
+
+    /// Reads what is left in a stream, up to a bound: a process in the background may go on writing for ever.
+    fn drain(&mut self, at: usize, stream: usize) -> Read {
+        let mut left = MAX_DRAIN_BYTES;
+        loop {
+            match self.read_output(at, stream) {
+                Read::Bytes(count) if count < left => left -= count,
+                Read::Bytes(_) => return Read::Nothing,
+                end => return end,
+            }
         }
     }
 
     fn close_output(&mut self, at: usize, stream: usize) {
         if let Some(output) = self.containers[at].output[stream].take() {
             self.unwatch(&output.fd);
+            self.end_attached_stream((self.containers[at].key, stream));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the engine asks for.
 
+use super::attach::Wanted;
 use super::{MAX_CONTAINERS, MAX_EXECS, Supervisor, Token};
 use crate::container::{Container, Exec, Output, Phase, Stopping, known};
 use crate::failure::{Result, Step, not_found, refused};
@@ -21,10 +22,14 @@ const MAX_GRACE_MS: u64 = 315_360_000_000;
 impl Supervisor {
     pub(super) fn answer_request(&mut self, reply: Reply, request: Request, fds: Vec<OwnedFd>) -> ControlFlow<()> {
         let answer = match request {
-            // These two are answered when the child has become the program, or has not.
+            // The first two are answered when the child has become the program, or has not.
             Request::Start { container } => self.start(&container, reply).map(|()| None),
             Request::Exec { exec, container, process } => {
                 self.exec((exec, &container), &process, fds, reply).map(|()| None)
+            }
+            Request::Attach { attach, container, stdin, stdout, stderr } => {
+                let wanted = Wanted { stdin, output: [stdout, stderr] };
+                self.attach((attach, &container), wanted, fds, reply).map(|()| None)
             }
             Request::Stop { container, signal, grace_ms } => self.stop(&container, signal, grace_ms).map(Some),
             Request::KillExec { exec } => self.kill_exec(&exec).map(Some),
@@ -245,6 +250,8 @@ fn new_container(
         memory_cgroup: spec.memory_cgroup,
         pid_namespace: spec.pid_ns,
         output: [stdout.map(|fd| Output::new(fd, Stream::Stdout)), stderr.map(|fd| Output::new(fd, Stream::Stderr))],
+        terminal: spec.process.terminal,
+        input: launched.input.zip(spec.stdin),
         log,
         deadline_ms: Some(time::boot_ms() + MAX_SETUP_MS),
         stopping: Stopping::No,

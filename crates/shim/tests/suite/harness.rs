@@ -113,6 +113,7 @@ impl Sandbox {
             privileged: false,
             devices: vec![],
             log: Some(Log { path: self.path(&format!("{id}.log")), max_bytes: 0, max_files: 3 }),
+            stdin: None,
         }
     }
 
@@ -376,6 +377,10 @@ impl Client {
             FromShim::ExecExited { exec, exit } if exec == id => Some(*exit),
             _ => None,
         })
+    }
+
+    pub(crate) fn cut_off(&mut self, id: &str) {
+        self.event(|event| matches!(event, FromShim::CutOff { attach } if attach == id).then_some(()));
     }
 
     /// Runs an exec to its end with pipes: how it ended and what it printed.

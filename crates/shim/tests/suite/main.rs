@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attach;
 mod attacks;
 mod exec;
 mod harness;

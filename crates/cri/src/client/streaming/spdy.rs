@@ -32,16 +32,42 @@ pub(super) struct Reader {
     decoder: Decoder,
     incoming: BytesMut,
     streams: Vec<(u32, u8)>,
+    /// The channel of which what was told last was its end.
+    closed: Option<u8>,
     /// To be sent back.
     pings: mpsc::Sender<u32>,
 }
 
+/// The streams of a command or a container.
 pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<(Writer, Reader), OpenError> {
+    let streams = [
+        (true, channel::ERROR, "error"),
+        (wanted.stdin, channel::STDIN, "stdin"),
+        (wanted.stdout, channel::STDOUT, "stdout"),
+        (wanted.stderr_apart(), channel::STDERR, "stderr"),
+        (wanted.tty, channel::RESIZE, "resize"),
+    ];
+    let wanted = streams.iter().filter(|(wanted, ..)| *wanted);
+    let streams = wanted.map(|(_, channel, name)| (*channel, HeaderMap::from([header(STREAM_TYPE, name)])));
+    open(url, PROTOCOL, streams.collect()).await
+}
+
+pub(super) fn header(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+/// Upgrades a connection to this protocol and opens these streams in it: their channels with us, and their headers. The
+/// first is the one whose loss is the session's.
+pub(super) async fn open(
+    url: &str,
+    protocol: &str,
+    streams: Vec<(u8, HeaderMap)>,
+) -> Result<(Writer, Reader), OpenError> {
     let (authority, path) = parts(url)?;
     let mut socket = TcpStream::connect(authority).await.map_err(|error| failed("reach", url, &error))?;
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\
-         X-Stream-Protocol-Version: {PROTOCOL}\r\nContent-Length: 0\r\n\r\n"
+         X-Stream-Protocol-Version: {protocol}\r\nContent-Length: 0\r\n\r\n"
     );
     socket.write_all(request.as_bytes()).await.map_err(|error| failed("ask", url, &error))?;
     let incoming = upgraded(&mut socket, url).await?;
@@ -49,20 +75,14 @@ pub(super) async fn connect(url: &str, wanted: Wanted) -> Result<(Writer, Reader
     let (sender, pings) = mpsc::channel(PINGS);
     let mut writer =
         Writer { socket: writing, encoder: Encoder::default(), outgoing: BytesMut::new(), streams: Vec::new(), pings };
-    for (wanted, channel, name) in [
-        (true, channel::ERROR, "error"),
-        (wanted.stdin, channel::STDIN, "stdin"),
-        (wanted.stdout, channel::STDOUT, "stdout"),
-        (wanted.stderr_apart(), channel::STDERR, "stderr"),
-        (wanted.tty, channel::RESIZE, "resize"),
-    ] {
-        if wanted {
-            writer.open(channel, name).map_err(|error| failed("use", url, &error))?;
-        }
+    for (channel, headers) in streams {
+        writer.open(channel, headers).map_err(|error| failed("use", url, &error))?;
     }
     writer.flush().await.map_err(|error| failed("use", url, &error))?;
     let streams = writer.streams.clone();
-    Ok((writer, Reader { socket: reading, decoder: Decoder::default(), incoming, streams, pings: sender }))
+    let reader =
+        Reader { socket: reading, decoder: Decoder::default(), incoming, streams, closed: None, pings: sender };
+    Ok((writer, reader))
 }
 
 /// Reads the answer; what came behind it belongs to the session.
@@ -89,11 +109,10 @@ async fn upgraded(socket: &mut TcpStream, url: &str) -> Result<BytesMut, OpenErr
 }
 
 impl Writer {
-    fn open(&mut self, channel: u8, name: &str) -> Result<(), String> {
+    fn open(&mut self, channel: u8, headers: HeaderMap) -> Result<(), String> {
         // A client's numbers are odd.
         let stream = u32::try_from(self.streams.len()).map_err(|error| error.to_string())? * 2 + 1;
         self.streams.push((stream, channel));
-        let headers = HeaderMap::from([(STREAM_TYPE.to_owned(), name.to_owned())]);
         self.queue(&Frame::Open { stream, headers })
     }
 
@@ -137,21 +156,32 @@ impl Writer {
 }
 
 impl Reader {
+    /// The next message; the end of a stream is one of [`channel::CLOSE`].
     pub(super) async fn receive(&mut self) -> Result<Option<Bytes>, String> {
+        if let Some(channel) = self.closed.take() {
+            return Ok(Some(channel::frame(channel::CLOSE, &[channel])));
+        }
         loop {
             match self.decoder.decode(&mut self.incoming).map_err(|error| error.to_string())? {
-                Some(Frame::Data { stream, payload, .. }) if !payload.is_empty() => {
-                    let channel = self.streams.iter().find(|(of, _)| *of == stream).map(|(_, channel)| *channel);
-                    if let Some(channel) = channel {
+                Some(Frame::Data { stream, payload, last }) => {
+                    let Some(channel) = self.channel(stream) else { continue };
+                    if !payload.is_empty() {
+                        self.closed = last.then_some(channel);
                         return Ok(Some(channel::frame(channel, &payload)));
+                    }
+                    if last {
+                        return Ok(Some(channel::frame(channel::CLOSE, &[channel])));
                     }
                 }
                 // One of many that waits already says as much.
                 Some(Frame::Ping { id }) => drop(self.pings.try_send(id)),
-                Some(Frame::Reset { stream, .. })
-                    if self.streams.first().is_some_and(|(error, _)| *error == stream) =>
-                {
-                    return Err("the runtime gave the command's outcome up".to_owned());
+                Some(Frame::Reset { stream, .. }) => {
+                    if self.streams.first().is_some_and(|(error, _)| *error == stream) {
+                        return Err("the runtime gave the session up".to_owned());
+                    }
+                    if let Some(channel) = self.channel(stream) {
+                        return Ok(Some(channel::frame(channel::CLOSE, &[channel])));
+                    }
                 }
                 Some(_) => {}
                 None => {
@@ -162,5 +192,9 @@ impl Reader {
                 }
             }
         }
+    }
+
+    fn channel(&self, stream: u32) -> Option<u8> {
+        self.streams.iter().find(|(of, _)| *of == stream).map(|(_, channel)| *channel)
     }
 }

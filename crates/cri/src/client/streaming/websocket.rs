@@ -8,7 +8,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest, http::HeaderValue};
 
 use super::{OpenError, failed, parts, refused};
-use crate::channel::{self, PROTOCOL_V4, PROTOCOL_V5};
+use crate::channel::{self, PROTOCOL_V5};
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -22,11 +22,12 @@ pub(super) struct Reader {
     socket: SplitStream<Socket>,
 }
 
-pub(super) async fn connect(url: &str) -> Result<(Writer, Reader), OpenError> {
+/// Opens a session in one of these subprotocols, the dearest first.
+pub(super) async fn connect(url: &str, protocols: &[&str]) -> Result<(Writer, Reader), OpenError> {
     let (authority, path) = parts(url)?;
     let mut request =
         format!("ws://{authority}{path}").into_client_request().map_err(|error| failed("parse", url, &error))?;
-    let offered = HeaderValue::try_from(format!("{PROTOCOL_V5}, {PROTOCOL_V4}"));
+    let offered = HeaderValue::try_from(protocols.join(", "));
     let offered = offered.map_err(|error| failed("ask", url, &error))?;
     request.headers_mut().insert("sec-websocket-protocol", offered);
     let stream = TcpStream::connect(authority).await.map_err(|error| failed("reach", url, &error))?;
