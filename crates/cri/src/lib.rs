@@ -3,6 +3,7 @@
 //! [`v1`] holds the protocol's messages. The embedded engine, Docker and remote runtimes implement [`Runtime`]
 //! over them; the agent knows nothing else.
 
+pub mod attach;
 pub mod backlog;
 pub mod calls;
 pub mod channel;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cri::{Error, ExecSession, Runtime, filter, v1};
+use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
@@ -222,6 +222,14 @@ impl Runtime for Engine {
 
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
         self.core.exec(request, window).await
+    }
+
+    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        self.core.attach(request, window).await
+    }
+
+    async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {
+        self.core.port_forward(pod_sandbox_id, port).await
     }
 
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

@@ -27,7 +27,6 @@ const MAX_OUTPUT_BYTES: usize = 16 << 20;
 /// What a pipe can still hold when the command has ended; a child that lives on may write without end.
 const MAX_LAST_BYTES: usize = 1 << 20;
 const CHUNK_BYTES: usize = 16 * 1024;
-const RESIZES: usize = 16;
 
 struct Running {
     id: String,
@@ -93,17 +92,7 @@ impl Core {
         let mut running = self.start_exec((container, cmd), Attached::Terminal(window), START).await?;
         let master = running.master.take().ok_or_else(|| Error::internal("exec: the shim sent no terminal"))?;
         let terminal = Terminal::new(master).map_err(internal("use the exec's terminal"))?;
-        let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(RESIZES);
-        // Weak: the terminal hangs up when the session lets go of its streams.
-        let resized = Arc::downgrade(&terminal);
-        tokio::spawn(async move {
-            while let Some((columns, rows)) = sizes.recv().await {
-                let Some(terminal) = resized.upgrade() else { break };
-                if let Err(error) = terminal.resize(columns, rows) {
-                    tracing::debug!(%error, columns, rows, "a terminal refuses a size");
-                }
-            }
-        });
+        let resize = Terminal::resizer(&terminal);
         Ok(ExecSession {
             stdin: stdin.then(|| Box::new(TerminalWriter(Arc::clone(&terminal))) as _),
             // Always held by the session: a terminal of which nobody has the master is hung up.

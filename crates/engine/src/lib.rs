@@ -3,6 +3,7 @@
 //! The engine decides and records; a shim, one process for each sandbox, holds the containers and outlives it. Whatever
 //! is true of a sandbox lies in its directory below [`Config::run_dir`], so an engine that is opened again finds it.
 
+mod attach;
 mod cidr;
 mod config;
 mod container;

@@ -46,7 +46,7 @@ pub(crate) struct Exited {
 
 pub(crate) struct Answer {
     pub(crate) response: Response,
-    /// The master of an exec's terminal.
+    /// The master of an exec's terminal, the input of an attached container.
     pub(crate) fd: Option<OwnedFd>,
 }
 
@@ -66,6 +66,7 @@ pub(crate) struct ShimLink {
     seq: AtomicU64,
     waiters: Waiters<u64, Waiter>,
     execs: Waiters<String, oneshot::Sender<ExitStatus>>,
+    attached: Waiters<String, oneshot::Sender<()>>,
 }
 
 impl ShimLink {
@@ -76,6 +77,7 @@ impl ShimLink {
             seq: AtomicU64::new(1),
             waiters: Mutex::new(Some(HashMap::new())),
             execs: Mutex::new(Some(HashMap::new())),
+            attached: Mutex::new(Some(HashMap::new())),
         }))
     }
 
@@ -118,6 +120,20 @@ impl ShimLink {
     pub(crate) fn forget_exec(&self, exec: &str) {
         if let Some(execs) = lock(&self.execs).as_mut() {
             execs.remove(exec);
+        }
+    }
+
+    /// When an attached session is cut off; to be asked for before it is attached, and to be forgotten after it. An error
+    /// of the receiver means that the shim is gone.
+    pub(crate) fn cut_off(&self, attach: &str) -> Result<oneshot::Receiver<()>, ShimError> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.attached).as_mut().ok_or(ShimError::Gone)?.insert(attach.to_owned(), sender);
+        Ok(receiver)
+    }
+
+    pub(crate) fn forget_attach(&self, attach: &str) {
+        if let Some(attached) = lock(&self.attached).as_mut() {
+            attached.remove(attach);
         }
     }
 
@@ -167,6 +183,7 @@ impl ShimLink {
         // Dropping the senders tells all who wait.
         lock(&self.waiters).take();
         lock(&self.execs).take();
+        lock(&self.attached).take();
     }
 
     fn handle(&self, message: FromShim, fd: Option<OwnedFd>, on_exit: &impl Fn(Exited)) {
@@ -180,6 +197,12 @@ impl ShimLink {
                 let _ = answer.send(Answer { response, fd });
             }
             FromShim::Exited { container, record } => on_exit(Exited { container, record }),
+            FromShim::CutOff { attach } => {
+                let waiter = lock(&self.attached).as_mut().and_then(|attached| attached.remove(&attach));
+                if let Some(waiter) = waiter {
+                    let _ = waiter.send(());
+                }
+            }
             FromShim::ExecExited { exec, exit } => {
                 let waiter = lock(&self.execs).as_mut().and_then(|execs| execs.remove(&exec));
                 if let Some(waiter) = waiter {

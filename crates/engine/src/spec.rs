@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use cgroup::{DevicePolicy, Limits};
 use cri::{Refused, v1};
 use image::ImageConfig;
-use shim::protocol::{self, ContainerSpec, Mount, MountSource, Process, Propagation, Root};
+use shim::protocol::{self, ContainerSpec, Mount, MountSource, Process, Propagation, Root, Stdin};
 
 use crate::network::Pins;
 pub(crate) use capabilities::Privileged;
@@ -102,6 +102,11 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
         privileged: privileged == Privileged::Yes,
         devices: if privileged == Privileged::Yes { inputs.devices } else { Vec::new() },
         log: inputs.log,
+        stdin: match (config.stdin, config.stdin_once) {
+            (true, true) => Some(Stdin::Once),
+            (true, false) => Some(Stdin::Kept),
+            (false, _) => None,
+        },
     })
 }
 

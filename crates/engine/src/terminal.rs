@@ -10,8 +10,12 @@ use rustix::io::Errno;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 
 use crate::sys;
+
+/// New sizes that wait.
+const SIZES: usize = 16;
 
 /// When its last holder is gone the terminal hangs up.
 pub(crate) struct Terminal {
@@ -30,6 +34,21 @@ impl Terminal {
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(&self.fd, size)?)
+    }
+
+    /// Takes new sizes as (columns, rows), without keeping the terminal from hanging up.
+    pub(crate) fn resizer(terminal: &Arc<Self>) -> mpsc::Sender<(u16, u16)> {
+        let (resize, mut sizes) = mpsc::channel(SIZES);
+        let resized = Arc::downgrade(terminal);
+        tokio::spawn(async move {
+            while let Some((columns, rows)) = sizes.recv().await {
+                let Some(terminal) = resized.upgrade() else { break };
+                if let Err(error) = terminal.resize(columns, rows) {
+                    tracing::debug!(%error, columns, rows, "a terminal refuses a size");
+                }
+            }
+        });
+        resize
     }
 }
 

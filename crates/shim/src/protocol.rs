@@ -89,7 +89,7 @@ pub enum Request {
     /// shorten the time left. The shim keeps the deadline, so it holds whatever happens to the kubelet.
     Stop { container: String, signal: i32, grace_ms: u64 },
     /// Pass on a running container's output from now on: a pipe to write to comes along for each stream that is wanted,
-    /// standard output first. One that is full is given up: nothing waits for it. With `stdin` the answer carries the
+    /// standard output first. One that stays full is given up: nothing waits for it. With `stdin` the answer carries the
     /// writing end of the container's input, with a terminal it always carries the master.
     Attach { attach: String, container: String, stdin: bool, stdout: bool, stderr: bool },
     /// SIGKILL the whole process group of an exec.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attach;
 mod busybox;
 mod ends;
 mod exec;
@@ -10,6 +11,7 @@ mod life;
 mod many;
 mod namespaces;
 mod network;
+mod ports;
 mod probes;
 mod recovery;
 mod world;

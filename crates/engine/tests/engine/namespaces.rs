@@ -7,13 +7,13 @@ use cri::{Runtime, v1};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 
-struct Modes {
-    network: NamespaceMode,
-    pid: NamespaceMode,
-    ipc: NamespaceMode,
+pub(crate) struct Modes {
+    pub(crate) network: NamespaceMode,
+    pub(crate) pid: NamespaceMode,
+    pub(crate) ipc: NamespaceMode,
 }
 
-const OWN: Modes = Modes { network: Pod, pid: Container, ipc: Pod };
+pub(crate) const OWN: Modes = Modes { network: Pod, pid: Container, ipc: Pod };
 
 impl Modes {
     fn options(&self) -> Option<v1::NamespaceOption> {
@@ -21,7 +21,7 @@ impl Modes {
         Some(v1::NamespaceOption { network, pid, ipc, ..Default::default() })
     }
 
-    async fn sandbox(&self, world: &World, name: &str) -> String {
+    pub(crate) async fn sandbox(&self, world: &World, name: &str) -> String {
         let mut config = world.sandbox_config(name);
         let linux = config.linux.as_mut().unwrap();
         linux.security_context =

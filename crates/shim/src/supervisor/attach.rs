@@ -1,17 +1,22 @@
-//! Those who listen to a container beside its log. None of them can hold it up: what a pipe does not take at once is lost
-//! to it, and it is told so.
+//! Those who listen to a container beside its log. None of them can hold it up: one whose pipe stays full is cut off, and
+//! told so.
 
 use super::{Supervisor, Token};
 use crate::container::{Phase, known};
 use crate::failure::{Result, Step, not_found, refused};
 use crate::startup::Reply;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use shim::protocol::{FromShim, Response, Stdin};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// Of all containers; each is a descriptor.
 const MAX_ATTACHMENTS: usize = 64;
+/// The engine reads as fast as it can, whoever it reads for. This is for a machine too busy to let it: how long it may be
+/// behind without once catching up.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One stream that is passed on.
 pub(super) struct Attachment {
@@ -21,6 +26,8 @@ pub(super) struct Attachment {
     /// Key of the container, and which of its outputs.
     of: (u32, usize),
     pipe: OwnedFd,
+    /// What is left of it.
+    patience: Duration,
 }
 
 /// What an attaching session wants.
@@ -28,6 +35,36 @@ pub(super) struct Wanted {
     pub(super) stdin: bool,
     /// Standard output and standard error.
     pub(super) output: [bool; 2],
+}
+
+impl Attachment {
+    /// Writes all of it, waiting for room as long as there is patience.
+    fn write(&mut self, mut bytes: &[u8]) -> rustix::io::Result<()> {
+        let mut waited = false;
+        loop {
+            match rustix::io::write(&self.pipe, bytes) {
+                Ok(count) if count == bytes.len() => break,
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::AGAIN) if !self.patience.is_zero() => {
+                    waited = true;
+                    self.wait();
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        if !waited {
+            self.patience = PATIENCE;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) {
+        let began = Instant::now();
+        let limit = Timespec { tv_sec: 0, tv_nsec: self.patience.subsec_nanos().into() };
+        // Whatever ended it, the next write tells how things are.
+        poll(&mut [PollFd::new(&self.pipe, PollFlags::OUT)], Some(&limit)).ok();
+        self.patience = self.patience.saturating_sub(began.elapsed());
+    }
 }
 
 impl Supervisor {
@@ -62,7 +99,13 @@ impl Supervisor {
             // Of a pipe's writing end, an error is told whether it was asked for or not: that nobody reads any more.
             let data = EventData::new_u64(Token::Attachment(key).pack());
             epoll::add(&self.epoll, &pipe, data, EventFlags::empty()).step(step)?;
-            self.attachments.push(Attachment { key, id: id.clone(), of: (container_key, stream), pipe });
+            self.attachments.push(Attachment {
+                key,
+                id: id.clone(),
+                of: (container_key, stream),
+                pipe,
+                patience: PATIENCE,
+            });
         }
         self.answer(reply, Response::Attached, input.as_ref());
         Ok(())
@@ -88,12 +131,12 @@ impl Supervisor {
     pub(super) fn pass_on(&mut self, of: (u32, usize), count: usize) {
         let mut gone = Vec::new();
         let mut full = Vec::new();
-        for attachment in self.attachments.iter().filter(|attachment| attachment.of == of) {
-            match rustix::io::write(&attachment.pipe, &self.buffer[..count]) {
-                Ok(written) if written == count => {}
+        for attachment in self.attachments.iter_mut().filter(|attachment| attachment.of == of) {
+            match attachment.write(&self.buffer[..count]) {
+                Ok(()) => {}
                 // It comes with an event of its own as well.
                 Err(Errno::PIPE) => gone.push(attachment.key),
-                _ => full.push(attachment.id.clone()),
+                Err(_) => full.push(attachment.id.clone()),
             }
         }
         gone.into_iter().for_each(|key| self.end_attachment(key));
