@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::call::{CONFLICT, NOT_FOUND, on_pool};
 use crate::core::{Core, is_id};
 use crate::kill::signal_tree;
-use crate::session::{self, Outputs, Wire, broken};
+use crate::session::{self, AtEnd, Outputs, Wire, broken};
 
 /// Bytes on their way between the session and its user, each way.
 const PIPE_BYTES: usize = 64 << 10;
@@ -89,7 +89,7 @@ impl Core {
         let version = self.client().await?.client_version();
         let path = format!("/v{}.{}/exec/{exec}/start", version.major_version, version.minor_version);
         let body = serde_json::json!({ "Detach": false, "Tty": wanted.terminal.is_some(), "ConsoleSize": size });
-        let starting = session::start(&self.config.endpoint, &path, body.to_string());
+        let starting = session::start(&self.config.endpoint, ("exec", &path), body.to_string());
         let seconds = self.config.call_within.as_secs();
         let late = |_| Error::deadline_exceeded(format!("exec: docker did not start the command within {seconds} s"));
         let wire = tokio::time::timeout(self.config.call_within, starting).await.map_err(late)??;
@@ -146,8 +146,8 @@ impl Core {
         outputs: Outputs,
     ) -> Result<Ended, Error> {
         let (reading, writing) = tokio::io::split(running.wire);
-        let writer = tokio::spawn(session::write(writing, stdin)).abort_handle();
-        session::read_framed(reading, outputs).await;
+        let writer = tokio::spawn(session::write(writing, stdin, AtEnd::Close)).abort_handle();
+        session::read_framed(reading, outputs).await?;
         let ended = self.exec_end(&running.exec).await;
         writer.abort();
         ended
@@ -174,13 +174,15 @@ impl Core {
             // As when a terminal's line is cut.
             core.signal_exec(&of, &container, Signal::HUP).await;
         });
-        session::read_plain(reading, Outputs::new(stdout, None::<DuplexStream>)).await;
+        session::read_plain(reading, Outputs::new(stdout, None::<DuplexStream>)).await?;
         let ended = self.exec_end(&exec).await;
         user.abort();
         ended.map(|ended| ended.code)
     }
 
-    /// Daemons that know nothing of a first size are told it when the command has just begun.
+    /// Daemons that know nothing of a first size (API before 1.42) are told it when the command has just begun, as they
+    /// are any later one. It cannot be told sooner: they open the terminal, start the command and only then know a
+    /// terminal to resize; nor can the command be held back until then without a shell of the image's own in front of it.
     async fn pass_sizes(self: Arc<Self>, exec: String, first: Option<Size>, mut sizes: mpsc::Receiver<Size>) {
         let mut next = first;
         loop {

@@ -4,6 +4,7 @@
 //! other containers join them. What is true of a pod lies with Docker, in names and labels, so that a kubelet that is
 //! started again finds it all; nothing is remembered here but what a call in progress needs.
 
+mod attach;
 mod call;
 mod config;
 mod container;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cri::{Error, ExecSession, Runtime, filter, v1};
+use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::call::{NOT_FOUND, whole};
@@ -177,6 +177,14 @@ impl Runtime for Docker {
 
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
         self.core.exec(request, window).await
+    }
+
+    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        self.core.attach(request, window).await
+    }
+
+    async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {
+        self.core.port_forward(pod_sandbox_id, port).await
     }
 
     async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

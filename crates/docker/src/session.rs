@@ -1,8 +1,9 @@
-//! A command's streams, as Docker carries them: over a connection that stops being HTTP once the command has started.
+//! Streams of commands and containers, as Docker carries them: over a connection that stops being HTTP once they begin.
 
 use std::path::Path;
 
 use bytes::Bytes;
+use cri::backlog::{Behind, Feed};
 use cri::{Code, Error};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
@@ -23,9 +24,10 @@ const STDERR: u8 = 2;
 /// The connection, both ways.
 pub(crate) type Wire = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Starts a command that was created, with its streams attached.
-pub(crate) async fn start(endpoint: &Path, path: &str, body: String) -> Result<Wire, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::unavailable(format!("exec: docker cannot be reached: {error}"));
+/// Makes the call, after whose answer the connection is the streams'.
+pub(crate) async fn start(endpoint: &Path, (call, path): (&str, &str), body: String) -> Result<Wire, Error> {
+    let failed =
+        |error: &dyn std::fmt::Display| Error::unavailable(format!("{call}: docker cannot be reached: {error}"));
     let stream = UnixStream::connect(endpoint).await.map_err(|error| failed(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
@@ -48,47 +50,68 @@ pub(crate) async fn start(endpoint: &Path, path: &str, body: String) -> Result<W
     let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
     let told = serde_json::from_str::<serde_json::Value>(&text).ok();
     let message = told.and_then(|told| told.get("message")?.as_str().map(str::to_owned)).unwrap_or(text);
-    Err(Error::new(code_of(status, &message), format!("exec: {message}")))
+    Err(Error::new(code_of(status, &message), format!("{call}: {message}")))
 }
 
-/// The ends at which a command's output arrives. A reader that went away makes the rest of its stream worthless, not the
-/// session.
+/// The ends at which output arrives.
 pub(crate) struct Outputs {
-    stdout: Option<Output>,
-    stderr: Option<Output>,
+    pub(crate) stdout: Option<Output>,
+    pub(crate) stderr: Option<Output>,
 }
 
-type Output = Box<dyn AsyncWrite + Send + Unpin>;
+/// One of them.
+pub(crate) enum Output {
+    /// Waits for its reader. One that went away makes the rest of its stream worthless, not the session.
+    Pipe(Box<dyn AsyncWrite + Send + Unpin>),
+    /// Waits for nobody.
+    Backlog(Feed),
+}
 
 impl Outputs {
+    /// Those of a command, which waits for who reads them.
     pub(crate) fn new<O, E>(stdout: Option<O>, stderr: Option<E>) -> Self
     where
         O: AsyncWrite + Send + Unpin + 'static,
         E: AsyncWrite + Send + Unpin + 'static,
     {
-        Self { stdout: stdout.map(|end| Box::new(end) as _), stderr: stderr.map(|end| Box::new(end) as _) }
+        Self {
+            stdout: stdout.map(|end| Output::Pipe(Box::new(end))),
+            stderr: stderr.map(|end| Output::Pipe(Box::new(end))),
+        }
     }
 
-    async fn pass(&mut self, stream: u8, bytes: &[u8]) {
+    async fn pass(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Behind> {
         let stream = if stream == STDERR { &mut self.stderr } else { &mut self.stdout };
-        if let Some(writer) = stream
-            && writer.write_all(bytes).await.is_err()
-        {
-            *stream = None;
+        match stream {
+            Some(Output::Pipe(writer)) => {
+                if writer.write_all(bytes).await.is_err() {
+                    *stream = None;
+                }
+            }
+            Some(Output::Backlog(feed)) => feed.push(bytes)?,
+            None => {}
         }
+        Ok(())
     }
 }
 
 /// Passes on a terminal's output, which is one stream of bytes.
-pub(crate) async fn read_plain(mut wire: impl AsyncRead + Unpin, mut outputs: Outputs) {
+///
+/// # Errors
+/// One of the outputs waits for nobody, and its reader is too far behind.
+pub(crate) async fn read_plain(mut wire: impl AsyncRead + Unpin, mut outputs: Outputs) -> Result<(), Behind> {
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = wire.read(&mut chunk).await {
-        outputs.pass(0, &chunk[..length]).await;
+        outputs.pass(0, &chunk[..length]).await?;
     }
+    Ok(())
 }
 
 /// Passes on output of which every piece says whose it is.
-pub(crate) async fn read_framed(mut wire: impl AsyncRead + Unpin, mut outputs: Outputs) {
+///
+/// # Errors
+/// As for [`read_plain`].
+pub(crate) async fn read_framed(mut wire: impl AsyncRead + Unpin, mut outputs: Outputs) -> Result<(), Behind> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut header = [0; HEADER_BYTES];
     while wire.read_exact(&mut header).await.is_ok() {
@@ -99,27 +122,38 @@ pub(crate) async fn read_framed(mut wire: impl AsyncRead + Unpin, mut outputs: O
             let wanted = left.min(CHUNK_BYTES);
             match wire.read(&mut chunk[..wanted]).await {
                 Ok(length @ 1..) => {
-                    outputs.pass(stream, &chunk[..length]).await;
+                    outputs.pass(stream, &chunk[..length]).await?;
                     left -= length;
                 }
-                _ => return,
+                _ => return Ok(()),
             }
         }
     }
+    Ok(())
 }
 
-/// Passes on what the command is to read, and its end.
-pub(crate) async fn write(mut wire: impl AsyncWrite + Unpin, stdin: Option<DuplexStream>) {
+/// What becomes of our direction of the connection when there is no more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtEnd {
+    /// It alone is closed: the end of what a command reads.
+    Close,
+    Keep,
+}
+
+/// Passes on what is to be read. Gives the connection back, which may close when it is dropped.
+pub(crate) async fn write<W: AsyncWrite + Unpin>(mut wire: W, stdin: Option<DuplexStream>, end: AtEnd) -> W {
     if let Some(mut stdin) = stdin {
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(length @ 1..) = stdin.read(&mut chunk).await {
             if wire.write_all(&chunk[..length]).await.is_err() {
-                return;
+                return wire;
             }
         }
     }
-    // Closes this direction alone.
-    let _ = wire.shutdown().await;
+    if end == AtEnd::Close {
+        let _ = wire.shutdown().await;
+    }
+    wire
 }
 
 /// Docker's answer to a call that is no more.
@@ -136,8 +170,8 @@ mod tests {
         let (mut stderr, to_stderr) = tokio::io::duplex(1 << 16);
         let outputs = Outputs::new(Some(to_stdout), Some(to_stderr));
         match framed {
-            true => read_framed(wire, outputs).await,
-            false => read_plain(wire, outputs).await,
+            true => read_framed(wire, outputs).await.unwrap(),
+            false => read_plain(wire, outputs).await.unwrap(),
         }
         let (mut out, mut err) = (Vec::new(), Vec::new());
         stdout.read_to_end(&mut out).await.unwrap();
