@@ -114,8 +114,8 @@ struct Cause {
 }
 
 impl Outcome {
-    /// The message for the [`ERROR`] channel.
-    pub fn to_frame(&self) -> Bytes {
+    /// The message for the [`ERROR`] channel. `act` is what failed, where something did: "executing command in container".
+    pub fn to_frame(&self, act: &str) -> Bytes {
         let status = match self {
             Self::Success => Status { status: "Success".into(), ..Status::default() },
             Self::ExitCode { code } => Status {
@@ -127,7 +127,7 @@ impl Outcome {
             },
             Self::Failure { message } => Status {
                 status: "Failure".into(),
-                message: format!("Internal error occurred: error executing command in container: {message}"),
+                message: format!("Internal error occurred: error {act}: {message}"),
                 reason: "InternalError".into(),
                 code: Some(500),
                 ..Status::default()
@@ -176,7 +176,7 @@ mod tests {
             ),
         ];
         for (outcome, json) in cases {
-            let (channel, payload) = split(outcome.to_frame()).unwrap();
+            let (channel, payload) = split(outcome.to_frame("executing command in container")).unwrap();
             assert_eq!(channel, ERROR);
             assert_eq!(std::str::from_utf8(&payload).unwrap(), json);
         }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn outcomes_are_read_back() {
         for outcome in [Outcome::Success, Outcome::ExitCode { code: 137 }] {
-            let (_, payload) = split(outcome.to_frame()).unwrap();
+            let (_, payload) = split(outcome.to_frame("executing command in container")).unwrap();
             assert_eq!(Outcome::parse(&payload), outcome);
         }
         let cases: [(&[u8], &str); 3] = [

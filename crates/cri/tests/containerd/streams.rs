@@ -1,4 +1,4 @@
-use cri::{ExecSession, Runtime, v1};
+use cri::{Code, ExecSession, Runtime, v1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{World, with_each};
@@ -96,6 +96,130 @@ fn a_command_that_does_not_exist_says_so() {
         };
         assert!(error.message.contains("no such file"), "{error}");
         world.remove(&sandbox).await;
+        world
+    });
+}
+
+/// A running container with an input, in a sandbox of its own.
+async fn interactive(world: &World, name: &str, script: &str, tty: bool) -> (String, String) {
+    let sandbox = world.sandbox(name).await;
+    let mut request = world.container_request((name, &sandbox), script);
+    let config = request.config.as_mut().unwrap();
+    (config.stdin, config.tty) = (true, tty);
+    let id = world.client.create_container(request).await.unwrap().container_id;
+    world.client.start_container(v1::StartContainerRequest { container_id: id.clone() }).await.unwrap();
+    (sandbox, id)
+}
+
+async fn attach(world: &World, id: &str, streams: &str) -> ExecSession {
+    let request = v1::AttachRequest {
+        container_id: id.into(),
+        stdin: streams.contains('i'),
+        stdout: streams.contains('o'),
+        stderr: streams.contains('e'),
+        tty: streams.contains('t'),
+    };
+    world.client.attach(request, Some((77, 33))).await.unwrap()
+}
+
+/// Reads until the text was there.
+async fn until(session: &mut ExecSession, text: &str) {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut bytes = [0; 100];
+        let length = session.stdout.as_mut().unwrap().read(&mut bytes).await.unwrap();
+        assert!(length > 0, "it ended with {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+}
+
+#[test]
+fn a_container_is_attached_to_until_it_ends() {
+    with_each(|world| async move {
+        let script = "while read line; do echo got $line; echo err >&2; test $line = end && exit 7; done";
+        let (sandbox, id) = interactive(&world, "attach", script, false).await;
+        let mut first = attach(&world, &id, "ioe").await;
+        first.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
+        until(&mut first, "got one\n").await;
+        // Its end is not the input's: the next one finds it open.
+        drop(first);
+        let mut second = attach(&world, &id, "ioe").await;
+        second.stdin.as_mut().unwrap().write_all(b"two\nend\n").await.unwrap();
+        let (out, err) = tokio::join!(all(second.stdout), all(second.stderr));
+        assert_eq!(String::from_utf8_lossy(&out), "got two\ngot end\n");
+        assert_eq!(String::from_utf8_lossy(&err), "err\nerr\n");
+        assert_eq!(second.exit.await.unwrap(), Ok(0), "it ended, whatever its code");
+        assert_eq!(world.exited(&id).await.exit_code, 7);
+        world.remove(&sandbox).await;
+        world
+    });
+}
+
+#[test]
+fn a_containers_terminal_is_attached_to() {
+    with_each(|world| async move {
+        let script = "while read line; do stty size; done";
+        let (sandbox, id) = interactive(&world, "attach-tty", script, true).await;
+        let mut session = attach(&world, &id, "iot").await;
+        assert!(session.stderr.is_none());
+        for size in ["33 77", "44 99"] {
+            // Sizes are told apart from what is typed.
+            while !exec_says(&world, &id, "stty size < /dev/console").await.contains(size) {}
+            session.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
+            until(&mut session, size).await;
+            session.resize.send((99, 44)).await.unwrap();
+        }
+        session.stdin.as_mut().unwrap().write_all(b"\x04").await.unwrap();
+        assert_eq!(session.exit.await.unwrap(), Ok(0));
+        world.remove(&sandbox).await;
+        world
+    });
+}
+
+async fn exec_says(world: &World, id: &str, script: &str) -> String {
+    let cmd = ["/bin/sh", "-c", script].map(String::from).to_vec();
+    let request = v1::ExecSyncRequest { container_id: id.into(), cmd, timeout: 10 };
+    String::from_utf8(world.client.exec_sync(request).await.unwrap().stdout).unwrap()
+}
+
+#[test]
+fn s_f04_who_attaches_and_does_not_read_is_cut_off_and_holds_nobody_up() {
+    with_each(|world| async move {
+        let script = "read go; dd if=/dev/zero bs=1M count=20 2>/dev/null; exit 3";
+        let (sandbox, id) = interactive(&world, "deaf", script, false).await;
+        let mut deaf = attach(&world, &id, "io").await;
+        deaf.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
+        assert_eq!(world.exited(&id).await.exit_code, 3);
+        let error = deaf.exit.await.unwrap().unwrap_err();
+        assert_eq!(error.code, Code::ResourceExhausted, "{error}");
+        world.remove(&sandbox).await;
+        world
+    });
+}
+
+#[test]
+fn s_f07_ports_are_forwarded_and_what_fails_is_told() {
+    with_each(|world| async move {
+        let script = "exec nc -ll -p 7 -e cat";
+        let (sandbox, _) = world.container("ports", script).await;
+        let echo = async |text: &[u8]| {
+            let mut stream = world.client.port_forward(&sandbox, 7).await.unwrap();
+            stream.write_all(text).await?;
+            let mut back = vec![0; text.len()];
+            stream.read_exact(&mut back).await?;
+            std::io::Result::Ok(back)
+        };
+        // It may not listen yet.
+        while echo(b"x").await.is_err() {}
+        let sent: Vec<u8> = (0..60_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let (one, two) = tokio::join!(echo(&sent), echo(&sent[..1000]));
+        assert!(one.unwrap() == sent && two.unwrap() == sent[..1000], "what came back is not what was sent");
+        let mut closed = world.client.port_forward(&sandbox, 81).await.unwrap();
+        let error = closed.read(&mut [0; 10]).await.unwrap_err().to_string();
+        assert!(error.contains("81") && error.contains("refused"), "{error}");
+        world.remove(&sandbox).await;
+        let error = world.client.port_forward(&sandbox, 7).await.err().unwrap();
+        assert_eq!(error.code, Code::NotFound, "{error}");
         world
     });
 }

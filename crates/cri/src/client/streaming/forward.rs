@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf};
@@ -15,6 +16,8 @@ use crate::spdy::{HeaderMap, PORT_FORWARD, STREAM_TYPE};
 
 /// Of what went wrong.
 const ERROR_MAX_BYTES: usize = 4 << 10;
+/// For the reason of an end, after the end.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
 
 /// Opens a connection to this port.
 pub(in super::super) async fn forward(url: &str, transport: Transport, port: u16) -> Result<Forwarded, OpenError> {
@@ -155,6 +158,7 @@ async fn receive(
     mut to_user: WriteHalf<DuplexStream>,
     failure: &Failure,
 ) -> Result<(), String> {
+    let mut told = false;
     while let Some((channel, bytes)) = messages.next().await? {
         match (channel, bytes.first()) {
             (PORT_DATA, Some(_)) => {
@@ -162,15 +166,32 @@ async fn receive(
                     return Ok(());
                 }
             }
-            (PORT_ERROR, Some(_)) => {
-                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(ERROR_MAX_BYTES)]).into_owned();
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
-            }
+            (PORT_ERROR, Some(_)) => tell(failure, &bytes),
+            (channel::CLOSE, Some(&PORT_ERROR)) => told = true,
             (channel::CLOSE, Some(&PORT_DATA)) => break,
             _ => {}
         }
     }
+    if !told {
+        // A runtime may end the bytes first and then say why. One that says nothing has nothing to say.
+        let _nothing = tokio::time::timeout(REASON_WITHIN, reason(&mut messages, failure)).await;
+    }
     // The end for whoever reads; by now it is known whether it is a failure's.
     let _gone = to_user.shutdown().await;
     Ok(())
+}
+
+async fn reason(messages: &mut Messages, failure: &Failure) {
+    while let Ok(Some((channel, bytes))) = messages.next().await {
+        match (channel, bytes.first()) {
+            (PORT_ERROR, Some(_)) => tell(failure, &bytes),
+            (channel::CLOSE, Some(&PORT_ERROR)) => return,
+            _ => {}
+        }
+    }
+}
+
+fn tell(failure: &Failure, text: &[u8]) {
+    let text = String::from_utf8_lossy(&text[..text.len().min(ERROR_MAX_BYTES)]).into_owned();
+    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
 }
