@@ -53,6 +53,8 @@ pub struct ContainerView {
     /// Log of the attempt before it.
     pub previous_log_path: Option<PathBuf>,
     pub tty: bool,
+    /// It has an input that can be attached to.
+    pub stdin: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -241,6 +241,7 @@ impl Snapshot {
             None => ContainerKind::Regular,
         };
         let tty = container.and_then(|container| container.tty);
+        let stdin = container.and_then(|container| container.stdin);
         ContainerView {
             name: name.to_owned(),
             kind,
@@ -249,6 +250,7 @@ impl Snapshot {
             log_path: attempt.map(log),
             previous_log_path: attempt.and_then(|attempt| attempt.checked_sub(1)).map(log),
             tty: tty == Some(true),
+            stdin: stdin == Some(true),
         }
     }
 }

@@ -129,6 +129,10 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Run a command in a container
     Exec(ExecArgs),
+    /// Attach to a container's own streams
+    Attach(AttachArgs),
+    /// Lead ports of this machine to ports of a pod
+    PortForward(PortForwardArgs),
     /// Validate manifests without running them
     Check(CheckArgs),
     /// Import, list and remove images
@@ -234,6 +238,31 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments, after `--`
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    #[command(flatten)]
+    pub(crate) of: ContainerArgs,
+    /// Pass standard input on, to a container with `stdin: true`
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Lend our terminal to a container with `tty: true`
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortForwardArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Pod name, with or without the node's name at its end
+    pub(crate) pod: String,
+    /// Ports: REMOTE, LOCAL:REMOTE, or :REMOTE for any port of ours; REMOTE is a number or a name of the pod's
+    #[arg(required = true, value_name = "[LOCAL:]REMOTE")]
+    pub(crate) ports: Vec<String>,
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
 }
 
 #[derive(Debug, Args)]

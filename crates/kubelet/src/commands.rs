@@ -1,12 +1,15 @@
 //! The subcommands; each is a client of the running kubelet, but `check`, which needs none.
 
+pub(crate) mod attach;
 pub(crate) mod check;
 pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod logs;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
+mod session;
 mod summary;
 
 use crate::cli::ContainerArgs;
@@ -48,10 +51,15 @@ async fn find(client: &Client, of: &ContainerArgs) -> Result<(String, String)> {
     let pods = pods(client).await?;
     let pod = choose_pod(&pods, &of.namespace, &of.pod)?;
     let container = choose_container(pod, of.container.as_deref())?;
+    tell_default(pod, container, of);
+    Ok((pod_name(pod).to_owned(), container.to_owned()))
+}
+
+/// Says which container it is, where none was named and there are several.
+fn tell_default(pod: &Pod, container: &str, of: &ContainerArgs) {
     if of.container.is_none() && container_names(pod).len() > 1 {
         eprintln!("Defaulted container {container:?} out of: {}", with_kinds(pod));
     }
-    Ok((pod_name(pod).to_owned(), container.to_owned()))
 }
 
 fn choose_pod<'a>(pods: &'a [Pod], namespace: &str, name: &str) -> Result<&'a Pod> {

@@ -5,15 +5,16 @@ use crate::log::LogOutput;
 use agent::{AgentHandle, ContainerView, PodView, RunState};
 use async_trait::async_trait;
 use cri::calls::{self, Calls};
-use cri::{Code, Runtime, v1};
+use cri::channel::Resize;
+use cri::{Code, Runtime, keys, v1};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod::reasons;
 use server::logs::LogSource;
 use server::{
-    ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest,
-    ImportedImage, LogRequest, ManifestStatus,
+    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary,
+    ImportRequest, ImportedImage, LogRequest, ManifestStatus, PodRef, StreamOptions,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,30 +131,46 @@ impl server::Host for Host {
 
     async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError> {
         let (pod, container) = self.container(&request.container).await?;
-        let id = match (container.state, container.id) {
-            (RunState::Running, Some(id)) => id,
-            (RunState::Exited { exit_code }, _) => {
-                let text =
-                    format!("container {:?} in pod {:?} has exited with code {exit_code}", container.name, pod.name);
-                return Err(HostError::new(HostErrorKind::Conflict, text));
-            }
-            (RunState::Waiting { reason, .. }, _) => {
-                let text = format!("container {:?} in pod {:?} does not run: {reason}", container.name, pod.name);
-                return Err(HostError::new(HostErrorKind::Conflict, text));
-            }
-            (RunState::Running, None) => return Err(HostError::internal("a running container without an id")),
+        let StreamOptions { stdin, stdout, stderr, tty, window } = request.streams;
+        let container_id = running(&pod, &container)?;
+        let request = v1::ExecRequest { container_id, cmd: request.command, tty, stdin, stdout, stderr };
+        Ok(calls::for_pod(named(&pod), self.runtime.exec(request, size(window))).await?)
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<cri::ExecSession, HostError> {
+        let (pod, container) = self.container(&request.container).await?;
+        let StreamOptions { stdin, stdout, stderr, window, .. } = request.streams;
+        let container_id = running(&pod, &container)?;
+        if stdin && !container.stdin {
+            let text = format!(
+                "container {:?} in pod {:?} has no input: it is declared without `stdin: true`",
+                container.name, pod.name
+            );
+            return Err(HostError::new(HostErrorKind::Conflict, text));
+        }
+        // Whether there is a terminal was decided when the container was made.
+        let tty = container.tty;
+        let request = v1::AttachRequest { container_id, stdin, stdout, stderr: stderr && !tty, tty };
+        Ok(calls::for_pod(named(&pod), self.runtime.attach(request, size(window))).await?)
+    }
+
+    async fn sandbox(&self, pod: &PodRef) -> Result<String, HostError> {
+        let found = self.agent.pod(&pod.namespace, &pod.pod).await;
+        let found = found.map_err(|error| HostError::not_found(error.to_string()))?;
+        let filter = v1::PodSandboxFilter {
+            state: Some(v1::PodSandboxStateValue { state: v1::PodSandboxState::SandboxReady.into() }),
+            label_selector: [(keys::POD_UID.to_owned(), found.uid.clone())].into(),
+            ..Default::default()
         };
-        let window = request.window.map(|size| (size.width, size.height));
-        let request = v1::ExecRequest {
-            container_id: id,
-            cmd: request.command,
-            tty: request.tty,
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        };
-        let name = format!("{}/{}", pod.namespace, pod.name);
-        Ok(calls::for_pod(name.into(), self.runtime.exec(request, window)).await?)
+        let list = self.runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: Some(filter) });
+        let listed = calls::for_pod(named(&found), list).await?.items;
+        let newest = listed.into_iter().max_by_key(|sandbox| sandbox.created_at);
+        let none = || format!("unable to forward port because pod {:?} is not running: it has no sandbox", found.name);
+        newest.map(|sandbox| sandbox.id).ok_or_else(|| HostError::new(HostErrorKind::Conflict, none()))
+    }
+
+    async fn port_forward(&self, sandbox: &str, port: u16) -> Result<Box<dyn cri::ByteStream>, HostError> {
+        Ok(self.runtime.port_forward(sandbox, port).await?)
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {
@@ -169,6 +186,29 @@ impl server::Host for Host {
     async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
         self.images.remove(reference).await
     }
+}
+
+/// A pod as calls of the runtime are told to be for.
+fn named(pod: &PodView) -> Arc<str> {
+    format!("{}/{}", pod.namespace, pod.name).into()
+}
+
+fn size(window: Option<Resize>) -> Option<(u16, u16)> {
+    window.map(|size| (size.width, size.height))
+}
+
+/// The id of a container that runs.
+fn running(pod: &PodView, container: &ContainerView) -> Result<String, HostError> {
+    let (name, pod) = (&container.name, &pod.name);
+    let text = match (&container.state, &container.id) {
+        (RunState::Running, Some(id)) => return Ok(id.clone()),
+        (RunState::Running, None) => return Err(HostError::internal("a running container without an id")),
+        (RunState::Exited { exit_code }, _) => {
+            format!("container {name:?} in pod {pod:?} has exited with code {exit_code}")
+        }
+        (RunState::Waiting { reason, .. }, _) => format!("container {name:?} in pod {pod:?} does not run: {reason}"),
+    };
+    Err(HostError::new(HostErrorKind::Conflict, text))
 }
 
 /// What a container without a log waits for, in the words that people and tools look for.

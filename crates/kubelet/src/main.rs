@@ -41,6 +41,8 @@ fn subcommand(command: Command) -> anyhow::Result<u8> {
             Command::Describe(args) => commands::describe::run(args).await,
             Command::Logs(args) => commands::logs::run(args).await,
             Command::Exec(args) => commands::exec::run(args).await,
+            Command::Attach(args) => commands::attach::run(args).await,
+            Command::PortForward(args) => commands::port_forward::run(args).await,
             Command::Image(command) => commands::image::run(command).await,
             Command::Check(args) => commands::check::run(args),
         }

@@ -142,7 +142,7 @@ fn every_error_of_a_document_is_told_with_its_line() {
     let expected = [
         "/m/x.yaml, line 6: metadata.labels.app: found \"true\": expected a string: put it in quotes",
         "/m/x.yaml, line 12: spec.containers[0].port: unknown field; did you mean ports?",
-        "/m/x.yaml, line 16: spec.containers[0].stdin: found \"true\": not supported yet: leave it out or set it to false",
+        "/m/x.yaml, line 16: spec.containers[0].securityContext.procMount: found \"Unmasked\": not supported yet: leave it out or set it to Default",
         "/m/x.yaml, line 17: spec.containers[0].livenessProbe.tcpSocket.port: found \"http\": no port of this name in the container's ports (there: none)",
         "/m/x.yaml, line 21: spec.serviceAccountName: static pods may not reference serviceaccounts",
         "/m/x.yaml, line 4: metadata.name: found \"Bad_Name\": must be at most 253 lower-case letters",

@@ -36,6 +36,15 @@ pub trait Host: Send + Sync + 'static {
     /// Starts a command in a running container.
     async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError>;
 
+    /// Attaches to a running container. Whether it has a terminal is the container's affair, not the request's.
+    async fn attach(&self, request: AttachRequest) -> Result<cri::ExecSession, HostError>;
+
+    /// The sandbox of a running pod, to whose ports connections can be made.
+    async fn sandbox(&self, pod: &PodRef) -> Result<String, HostError>;
+
+    /// Connects to a port of a sandbox, as [`cri::Runtime::port_forward`] does.
+    async fn port_forward(&self, sandbox: &str, port: u16) -> Result<Box<dyn cri::ByteStream>, HostError>;
+
     /// The images in the store.
     async fn images(&self) -> Result<Vec<ImageSummary>, HostError>;
 
@@ -66,6 +75,15 @@ pub struct ContainerRef {
     pub container: String,
 }
 
+/// A pod by its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, as `/pods` shows it.
+    pub pod: String,
+}
+
 /// Whose events are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventFilter {
@@ -86,20 +104,36 @@ pub struct LogRequest {
     pub options: LogOptions,
 }
 
-/// A command to start, and which of its streams the client wants.
+/// A command to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecRequest {
     /// Where to run it.
     pub container: ContainerRef,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
+    /// Its streams.
+    pub streams: StreamOptions,
+}
+
+/// A session on a container's own streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// Which container.
+    pub container: ContainerRef,
+    /// Its streams.
+    pub streams: StreamOptions,
+}
+
+/// Which streams a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamOptions {
     /// Attach standard input.
     pub stdin: bool,
     /// Attach standard output.
     pub stdout: bool,
     /// Attach standard error; never together with `tty`.
     pub stderr: bool,
-    /// Give the command a terminal.
+    /// With a terminal.
     pub tty: bool,
     /// The terminal's first size; none without a terminal.
     pub window: Option<Resize>,

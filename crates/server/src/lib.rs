@@ -5,17 +5,19 @@
 //! [`logs`] reads container logs, [`channel`] is the framing of exec sessions, shared with the client.
 
 mod error;
-mod exec;
 mod health;
 mod host;
 mod listen;
 pub mod logs;
+mod port_forward;
 mod routes;
+mod streams;
+mod websocket;
 
 pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{
-    ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest, ImportedImage, LogRequest,
-    ManifestStatus,
+    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest,
+    ImportedImage, LogRequest, ManifestStatus, PodRef, StreamOptions,
 };
 pub use listen::{Bound, Limits, ListenError, bind_tcp, bind_unix, serve};
 pub use routes::{healthz, local, read_only};

@@ -82,9 +82,9 @@ impl LogOptions {
         let mut since_given = Vec::new();
         for (key, value) in query {
             match &**key {
-                "follow" => options.follow = crate::exec::flag(key, value)?,
-                "previous" => options.previous = crate::exec::flag(key, value)?,
-                "timestamps" => options.timestamps = crate::exec::flag(key, value)?,
+                "follow" => options.follow = crate::streams::flag(key, value)?,
+                "previous" => options.previous = crate::streams::flag(key, value)?,
+                "timestamps" => options.timestamps = crate::streams::flag(key, value)?,
                 "tailLines" => options.tail_lines = Some(number(key, value, 0)?),
                 // The older spelling, still sent by old clients.
                 "tail" if value == "all" => options.tail_lines = None,

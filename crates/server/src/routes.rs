@@ -13,7 +13,10 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerRef, EventFilter, Host, HostError, HostErrorKind, ImportRequest, LogRequest, exec, health, logs};
+use crate::{
+    ContainerRef, EventFilter, Host, HostError, HostErrorKind, ImportRequest, LogRequest, health, logs, port_forward,
+    streams,
+};
 
 /// Bodies of requests.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -44,7 +47,9 @@ pub fn local(host: Shared) -> Router {
         .route("/manifests", get(manifests))
         .route("/events", get(events))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
-        .route("/exec/{namespace}/{pod}/{container}", get(exec::exec))
+        .route("/exec/{namespace}/{pod}/{container}", get(streams::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(streams::attach))
+        .route("/portForward/{namespace}/{pod}", get(port_forward::port_forward))
         .route("/images", get(images).merge(delete(image_remove)))
         .route("/images/import", post(image_import))
         .fallback(not_found)

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use cri::keys::{self, Map};
-use cri::{Error, ExecSession, LogRotation, Runtime, names, v1};
+use cri::{ByteStream, Error, ExecSession, LogRotation, Runtime, names, v1};
 use tokio::sync::{mpsc, watch};
 
 #[derive(Debug, Default)]
@@ -398,6 +398,14 @@ impl Runtime for Fake {
 
     async fn exec(&self, _: v1::ExecRequest, _: Option<(u16, u16)>) -> Result<ExecSession, Error> {
         Err(Error::unimplemented("exec"))
+    }
+
+    async fn attach(&self, _: v1::AttachRequest, _: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+        Err(Error::unimplemented("attach"))
+    }
+
+    async fn port_forward(&self, _: &str, _: u16) -> Result<Box<dyn ByteStream>, Error> {
+        Err(Error::unimplemented("port_forward"))
     }
 
     async fn list_images(&self, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {

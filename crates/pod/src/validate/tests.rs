@@ -321,8 +321,6 @@ fn what_comes_later_is_refused_by_name() {
     }
     for (field, value) in [
         ("resizePolicy", json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}])),
-        ("stdin", json!(true)),
-        ("stdinOnce", json!(true)),
         ("volumeDevices", json!([{"name": "v", "devicePath": "/dev/x"}])),
         ("envFrom", json!([{"prefix": "x"}])),
     ] {

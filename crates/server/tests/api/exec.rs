@@ -51,9 +51,9 @@ impl Script {
         let dropped = self.dropped.lock().unwrap().take();
         tokio::spawn(run(request.command, command, dropped));
         Ok(ExecSession {
-            stdin: request.stdin.then(|| Box::new(stdin) as _),
-            stdout: request.stdout.then(|| Box::new(stdout) as Box<dyn AsyncRead + Send + Unpin>),
-            stderr: request.stderr.then(|| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
+            stdin: request.streams.stdin.then(|| Box::new(stdin) as _),
+            stdout: request.streams.stdout.then(|| Box::new(stdout) as Box<dyn AsyncRead + Send + Unpin>),
+            stderr: request.streams.stderr.then(|| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
             resize,
             exit,
         })
@@ -116,7 +116,11 @@ pub(crate) struct Client {
 impl Client {
     async fn try_open(server: &Local, query: &str, protocol: &str) -> Result<Self, Error> {
         let container = if query.contains("gone") { "gone" } else { "c" };
-        let mut request = format!("ws://localhost/exec/ns/p/{container}?{query}").into_client_request().unwrap();
+        Self::try_ask(server, &format!("/exec/ns/p/{container}?{query}"), protocol).await
+    }
+
+    pub(crate) async fn try_ask(server: &Local, path: &str, protocol: &str) -> Result<Self, Error> {
+        let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
         let (socket, _) = tokio_tungstenite::client_async(request, server.connect().await).await?;
         Ok(Self { socket, stdout: Vec::new(), stderr: Vec::new() })
@@ -158,7 +162,7 @@ impl Client {
     }
 }
 
-fn server() -> Local {
+pub(crate) fn server() -> Local {
     Local::start(Arc::new(FakeHost::default()))
 }
 
@@ -333,4 +337,27 @@ async fn version_4_cannot_close_its_input() {
     client.send(channel::frame(channel::STDIN, b"still open")).await;
     client.frame().await.unwrap();
     assert_eq!(client.frame().await, Some((channel::STDOUT, Bytes::from_static(b"still open"))));
+}
+
+#[tokio::test]
+async fn a_container_is_attached_to_as_a_command_is() {
+    let server = server();
+    let attach = async |path: &str| Client::try_ask(&server, path, PROTOCOL_V5).await;
+    let mut client = attach("/attach/ns/p/cat?input=1&output=1&error=1").await.unwrap();
+    client.send(channel::frame(channel::STDIN, b"typed")).await;
+    client.send(channel::frame(channel::CLOSE, &[channel::STDIN])).await;
+    assert_eq!(client.finish().await, (b"typed".to_vec(), b"5".to_vec(), Outcome::Success));
+    let client = attach("/attach/ns/p/killed?output=1").await.unwrap();
+    let message = "Internal error occurred: error attaching to container: the pod was removed".into();
+    assert_eq!(client.finish().await.2, Outcome::Failure { message });
+    for (path, status, part) in [
+        ("/attach/ns/p/gone?output=1", 404, "container gone not found"),
+        ("/attach/ns/p/cat", 400, "at least one of input, output and error"),
+        ("/attach/ns/p/cat?output=1&command=ls", 400, "unknown parameter"),
+    ] {
+        let Err(Error::Http(answer)) = attach(path).await else { panic!("{path}") };
+        assert_eq!(answer.status(), status, "{path}");
+        let body = String::from_utf8(answer.into_body().unwrap_or_default()).unwrap();
+        assert!(body.contains(part), "{path}: {body}");
+    }
 }

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Container, Event, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
 use server::logs::LogSource;
 use server::{
-    EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest,
-    ManifestStatus,
+    AttachRequest, EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage,
+    LogRequest, ManifestStatus, PodRef,
 };
 use tokio::sync::oneshot;
 
@@ -80,6 +80,23 @@ impl Host for FakeHost {
 
     async fn exec(&self, request: ExecRequest) -> Result<cri::ExecSession, HostError> {
         self.exec.start(request)
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<cri::ExecSession, HostError> {
+        // What the container runs.
+        let command = vec![request.container.container.clone(), "5".into()];
+        self.exec.start(ExecRequest { container: request.container, command, streams: request.streams })
+    }
+
+    async fn sandbox(&self, pod: &PodRef) -> Result<String, HostError> {
+        match (&*pod.namespace, &*pod.pod) {
+            ("ns", "p") => Ok("s1".into()),
+            _ => Err(HostError::not_found(format!("pod {:?} not found", pod.pod))),
+        }
+    }
+
+    async fn port_forward(&self, sandbox: &str, port: u16) -> Result<Box<dyn cri::ByteStream>, HostError> {
+        super::port_forward::connect(sandbox, port)
     }
 
     async fn images(&self) -> Result<Vec<ImageSummary>, HostError> {

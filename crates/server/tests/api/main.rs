@@ -7,4 +7,5 @@ mod host;
 mod http;
 mod limits;
 mod logs;
+mod port_forward;
 mod routes;

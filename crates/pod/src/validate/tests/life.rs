@@ -30,7 +30,10 @@ fn init_containers_keep_the_rules_of_containers() {
     refused(init("image", json!("UP")), "spec.initContainers[0].image: found \"UP\"");
     refused(init("volumeMounts", json!([{"name": "x", "mountPath": "/x"}])), "no volume of this name");
     accepted(init("volumeMounts", json!([{"name": "v", "mountPath": "/x"}])));
-    refused(init("stdin", json!(true)), "spec.initContainers[0].stdin: found \"true\": not supported yet");
+    refused(
+        init("resizePolicy", json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}])),
+        "not supported yet",
+    );
     refused(init("args", json!(["a\0"])), "spec.initContainers[0].args[0]: found");
     refused(
         init("env", json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),

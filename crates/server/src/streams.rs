@@ -1,128 +1,131 @@
-//! `/exec`: a command's streams over one WebSocket.
+//! `/exec` and `/attach`: the streams of a command or a container over one WebSocket.
 //!
-//! A session is one task that owns everything: whichever way it ends, dropping it drops the command's streams. There
-//! are no queues in it; a client that does not read stops the command's output in the command's own pipe, and a
-//! command that does not read stops the client in its socket.
+//! A session is one task that owns everything: whichever way it ends, dropping it drops the streams. There are no queues
+//! in it; a client that does not read stops a command's output in the command's own pipe, and a command that does not
+//! read stops the client in its socket. A container's output does not wait: the runtime cuts such a client off.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bytes::{BufMut, BytesMut};
 use cri::ExecSession;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use cri::channel::{self, Outcome, Resize};
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time;
 
 use crate::listen::Connection;
-use crate::{ContainerRef, ExecRequest, Host, HostError};
-use cri::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
+use crate::websocket::{self, HalfClose, Sender, accept, close, drain, ping, send};
+use crate::{AttachRequest, ContainerRef, ExecRequest, Host, HostError, StreamOptions};
 
-/// A message from the client, or one that we send, at most.
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-/// Read from the command at once.
+/// Read at once.
 const OUTPUT_BYTES: usize = 32 * 1024;
-/// Keeps half-dead connections from living for ever: a write to one fails in the end.
-const PING_EVERY: Duration = Duration::from_secs(30);
 /// After the command has exited: silence on a stream that something it left behind holds open, which ends it.
 const DRAIN_SILENCE: Duration = Duration::from_millis(500);
-/// After the last message: for the client's answer to the close frame.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
-/// The sending half, shared by the two outputs and the pings; held for one message at a time.
-type Sender = Mutex<SplitSink<WebSocket, Message>>;
+type Names = (String, String, String);
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// `GET /exec/{namespace}/{pod}/{container}?command=…&input=&output=&error=&tty=&width=&height=`
 pub(crate) async fn exec(
     State(host): State<Arc<dyn Host>>,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
+    Path((namespace, pod, container)): Path<Names>,
     Query(query): Query<Vec<(String, String)>>,
     connection: Option<Extension<Connection>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Result<Response, HostError> {
-    let request = parse(ContainerRef { namespace, pod, container }, &query).map_err(HostError::invalid)?;
-    let upgrade = upgrade
-        .map_err(|rejection| HostError::invalid(format!("exec is a WebSocket request: {}", rejection.body_text())))?
-        .protocols([PROTOCOL_V5, PROTOCOL_V4])
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .max_write_buffer_size(2 * MAX_MESSAGE_BYTES);
-    let half_close = match upgrade.selected_protocol().and_then(|name| name.to_str().ok()) {
-        Some(PROTOCOL_V5) => HalfClose::Known,
-        Some(PROTOCOL_V4) => HalfClose::Unknown,
-        _ => {
-            let message = format!("Sec-WebSocket-Protocol must offer {PROTOCOL_V5} or {PROTOCOL_V4}");
-            return Err(HostError::invalid(message));
-        }
-    };
-    let greeting = greeting(&request);
-    let session = host.exec(request).await?;
-    Ok(upgrade.on_upgrade(move |socket| async move {
+    let (command, streams) = parse(&query, "command, ").map_err(HostError::invalid)?;
+    if command.first().is_none_or(String::is_empty) {
+        return Err(HostError::invalid("command must be given: ?command=PROGRAM&command=ARGUMENT…"));
+    }
+    let (upgrade, half_close) = accept(upgrade, "exec")?;
+    let container = ContainerRef { namespace, pod, container };
+    let session = host.exec(ExecRequest { container, command, streams }).await?;
+    let manner = Manner { act: "executing command in container", greeting: greeting(&streams), half_close };
+    Ok(carry((upgrade, connection), session, manner))
+}
+
+/// `GET /attach/{namespace}/{pod}/{container}?input=&output=&error=&tty=&width=&height=`
+pub(crate) async fn attach(
+    State(host): State<Arc<dyn Host>>,
+    Path((namespace, pod, container)): Path<Names>,
+    Query(query): Query<Vec<(String, String)>>,
+    connection: Option<Extension<Connection>>,
+    upgrade: Upgrade,
+) -> Result<Response, HostError> {
+    let (_, streams) = parse(&query, "").map_err(HostError::invalid)?;
+    let (upgrade, half_close) = accept(upgrade, "attach")?;
+    let container = ContainerRef { namespace, pod, container };
+    let session = host.attach(AttachRequest { container, streams }).await?;
+    let manner = Manner { act: "attaching to container", greeting: greeting(&streams), half_close };
+    Ok(carry((upgrade, connection), session, manner))
+}
+
+/// How a session is told of.
+struct Manner {
+    /// What failed, where it fails.
+    act: &'static str,
+    /// The lowest channel that the server writes to.
+    greeting: u8,
+    half_close: HalfClose,
+}
+
+fn carry(
+    (upgrade, connection): (WebSocketUpgrade, Option<Extension<Connection>>),
+    session: ExecSession,
+    manner: Manner,
+) -> Response {
+    upgrade.on_upgrade(move |socket| async move {
         let stop = connection.as_ref().map(|connection| connection.stop.clone()).unwrap_or_default();
         let (sender, receiver) = socket.split();
         let sender = Mutex::new(sender);
         // The client's end of the session ends it, whatever the command is doing.
         tokio::select! {
-            () = serve(&sender, receiver, session, (greeting, half_close)) => {}
+            () = serve(&sender, receiver, session, manner) => {}
             () = stop.cancelled() => close(&sender, close_code::AWAY, "the kubelet is shutting down").await,
         }
-    }))
+    })
 }
 
-/// Whether the subprotocol lets the client end standard input without ending the session.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HalfClose {
-    Known,
-    Unknown,
-}
-
-fn parse(container: ContainerRef, query: &[(String, String)]) -> Result<ExecRequest, String> {
-    let mut request = ExecRequest {
-        container,
-        command: Vec::new(),
-        stdin: false,
-        stdout: false,
-        stderr: false,
-        tty: false,
-        window: None,
-    };
+/// The command, and its streams. `beside` names what is known beside them, as part of a list.
+fn parse(query: &[(String, String)], beside: &str) -> Result<(Vec<String>, StreamOptions), String> {
+    let mut command = Vec::new();
+    let mut streams = StreamOptions { stdin: false, stdout: false, stderr: false, tty: false, window: None };
     let (mut width, mut height) = (None, None);
     for (key, value) in query {
         match &**key {
-            "command" => request.command.push(value.clone()),
-            "input" => request.stdin = flag(key, value)?,
-            "output" => request.stdout = flag(key, value)?,
-            "error" => request.stderr = flag(key, value)?,
-            "tty" => request.tty = flag(key, value)?,
+            "command" if beside.contains("command") => command.push(value.clone()),
+            "input" => streams.stdin = flag(key, value)?,
+            "output" => streams.stdout = flag(key, value)?,
+            "error" => streams.stderr = flag(key, value)?,
+            "tty" => streams.tty = flag(key, value)?,
             "width" => width = Some(cells(key, value)?),
             "height" => height = Some(cells(key, value)?),
             _ => {
-                let expected = "command, input, output, error, tty, width or height";
+                let expected = format!("{beside}input, output, error, tty, width or height");
                 return Err(format!("unknown parameter {key:?}: expected {expected}"));
             }
         }
     }
-    if request.command.first().is_none_or(String::is_empty) {
-        return Err("command must be given: ?command=PROGRAM&command=ARGUMENT…".into());
-    }
-    if !(request.stdin || request.stdout || request.stderr) {
+    if !(streams.stdin || streams.stdout || streams.stderr) {
         return Err("at least one of input, output and error must be 1".into());
     }
     // Read by the command with its first instruction, which a resize on the session's channel may come too late for.
-    request.window = match (width, height) {
-        (Some(width), Some(height)) if request.tty => Some(Resize { width, height }),
+    streams.window = match (width, height) {
+        (Some(width), Some(height)) if streams.tty => Some(Resize { width, height }),
         (None, None) => None,
         _ => return Err("width and height are the size of a terminal: give both, with tty=1".into()),
     };
     // A terminal has one output.
-    request.stderr &= !request.tty;
-    Ok(request)
+    streams.stderr &= !streams.tty;
+    Ok((command, streams))
 }
 
 pub(crate) fn flag(key: &str, value: &str) -> Result<bool, String> {
@@ -138,8 +141,8 @@ fn cells(key: &str, value: &str) -> Result<u16, String> {
 }
 
 /// The lowest channel that the server writes to; an empty message on it tells the client that it is connected.
-fn greeting(request: &ExecRequest) -> u8 {
-    match (request.stdout, request.stderr) {
+fn greeting(streams: &StreamOptions) -> u8 {
+    match (streams.stdout, streams.stderr) {
         (true, _) => channel::STDOUT,
         (false, true) => channel::STDERR,
         (false, false) => channel::ERROR,
@@ -151,7 +154,7 @@ async fn serve(
     sender: &Sender,
     mut receiver: SplitStream<WebSocket>,
     session: ExecSession,
-    (greeting, half_close): (u8, HalfClose),
+    Manner { act, greeting, half_close }: Manner,
 ) {
     let ExecSession { stdin, stdout, stderr, resize, exit } = session;
     let (exited, watch_exit) = watch::channel(false);
@@ -163,7 +166,7 @@ async fn serve(
             copy(channel::STDERR, stderr, sender, watch_exit),
         );
         stdout.and(stderr)?;
-        send(sender, outcome.to_frame()).await?;
+        send(sender, outcome.to_frame(act)).await?;
         Ok::<(), axum::Error>(())
     };
     let finished = tokio::select! {
@@ -173,27 +176,7 @@ async fn serve(
     };
     if finished {
         close(sender, close_code::NORMAL, "").await;
-        // Closing the socket with the client's bytes unread would reset it and lose what it has not read yet.
-        let _ = time::timeout(CLOSE_WAIT, async { while let Some(Ok(_)) = receiver.next().await {} }).await;
-    }
-}
-
-async fn send(sender: &Sender, frame: bytes::Bytes) -> Result<(), axum::Error> {
-    sender.lock().await.send(Message::Binary(frame)).await
-}
-
-async fn close(sender: &Sender, code: u16, reason: &'static str) {
-    let frame = CloseFrame { code, reason: reason.into() };
-    let _ = time::timeout(CLOSE_WAIT, async { sender.lock().await.send(Message::Close(Some(frame))).await }).await;
-}
-
-/// Pings until one cannot be sent.
-async fn ping(sender: &Sender) {
-    loop {
-        time::sleep(PING_EVERY).await;
-        if sender.lock().await.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
-            return;
-        }
+        drain(&mut receiver).await;
     }
 }
 
@@ -248,12 +231,8 @@ async fn receive(
     // Only the latest size matters: a thousand of them in a row are one.
     let (size, sizes) = watch::channel(None);
     let messages = async {
-        while let Some(Ok(message)) = receiver.next().await {
-            let (Message::Binary(_) | Message::Text(_)) = message else {
-                // Pings are answered below us; after a close frame the stream ends.
-                continue;
-            };
-            match channel::split(message.into_data()) {
+        while let Some(message) = websocket::next(receiver).await {
+            match channel::split(message) {
                 Some((channel::STDIN, bytes)) => write(&mut stdin, &bytes).await,
                 Some((channel::RESIZE, bytes)) => {
                     if let Some(Resize { width, height }) = Resize::parse(&bytes) {
@@ -306,36 +285,33 @@ mod tests {
         query.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
     }
 
-    fn parsed(query: &str) -> Result<ExecRequest, String> {
-        let container = ContainerRef { namespace: "default".into(), pod: "p".into(), container: "c".into() };
-        parse(container, &pairs(query))
+    fn parsed(query: &str) -> Result<(Vec<String>, StreamOptions), String> {
+        parse(&pairs(query), "command, ")
     }
 
     #[test]
     fn requests() {
-        let request = parsed("command=sh&command=-c&command=&input=1&output=true&error=0").unwrap();
-        assert_eq!(request.command, ["sh", "-c", ""]);
-        assert_eq!((request.stdin, request.stdout, request.stderr, request.tty), (true, true, false, false));
-        assert_eq!(greeting(&request), channel::STDOUT);
-        let request = parsed("command=top&error=1&tty=1&input=1").unwrap();
-        assert!(!request.stderr && request.tty);
-        assert_eq!(request.window, None);
-        let request = parsed("command=top&output=1&tty=1&width=77&height=33").unwrap();
-        assert_eq!(request.window, Some(Resize { width: 77, height: 33 }));
-        let request = parsed("command=top&error=1&tty=1&input=1").unwrap();
-        assert_eq!(greeting(&request), channel::ERROR);
+        let (command, streams) = parsed("command=sh&command=-c&command=&input=1&output=true&error=0").unwrap();
+        assert_eq!(command, ["sh", "-c", ""]);
+        assert_eq!((streams.stdin, streams.stdout, streams.stderr, streams.tty), (true, true, false, false));
+        assert_eq!(greeting(&streams), channel::STDOUT);
+        let (_, streams) = parsed("command=top&output=1&tty=1&width=77&height=33").unwrap();
+        assert_eq!(streams.window, Some(Resize { width: 77, height: 33 }));
+        let (_, streams) = parsed("command=top&error=1&tty=1&input=1").unwrap();
+        assert!(!streams.stderr && streams.tty);
+        assert_eq!((streams.window, greeting(&streams)), (None, channel::ERROR));
         for (query, part) in [
-            ("output=1", "command must be given"),
-            ("command=&output=1", "command must be given"),
             ("command=x", "at least one"),
             ("command=x&output=yes", "output is \"yes\""),
             ("command=x&output=1&tty=1&width=80", "give both"),
             ("command=x&output=1&width=80&height=24", "with tty=1"),
             ("command=x&output=1&tty=1&width=80&height=70000", "height is \"70000\""),
-            ("command=x&output=1&stdin=1", "unknown parameter \"stdin\""),
+            ("command=x&output=1&stdin=1", "unknown parameter \"stdin\": expected command, input"),
         ] {
             let message = parsed(query).unwrap_err();
             assert!(message.contains(part), "{query}: {message}");
         }
+        let message = parse(&pairs("command=x&output=1"), "").unwrap_err();
+        assert!(message.contains("unknown parameter \"command\": expected input"), "{message}");
     }
 }
