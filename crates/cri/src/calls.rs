@@ -225,6 +225,7 @@ watched! {
     remove_container(request: RemoveContainerRequest) -> RemoveContainerResponse, Duration::ZERO;
     list_containers(request: ListContainersRequest) -> ListContainersResponse, Duration::ZERO;
     container_status(request: ContainerStatusRequest) -> ContainerStatusResponse, Duration::ZERO;
+    list_container_stats(request: ListContainerStatsRequest) -> ListContainerStatsResponse, Duration::ZERO;
     reopen_container_log(request: ReopenContainerLogRequest) -> ReopenContainerLogResponse, Duration::ZERO;
     exec_sync(request: ExecSyncRequest) -> ExecSyncResponse, exec_nature(&request);
     list_images(request: ListImagesRequest) -> ListImagesResponse, Duration::ZERO;

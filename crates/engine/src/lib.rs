@@ -23,6 +23,7 @@ mod shim_link;
 mod shim_process;
 mod spec;
 mod state;
+mod stats;
 mod status;
 mod sys;
 mod terminal;

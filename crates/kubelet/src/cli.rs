@@ -125,6 +125,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Show everything that is known of a pod
     Describe(DescribeArgs),
+    /// Show what pods and the machine use
+    Top(TopArgs),
     /// Print a container's log
     Logs(LogsArgs),
     /// Run a command in a container
@@ -174,6 +176,15 @@ pub(crate) struct EventsArgs {
     /// Go on as things happen
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Only pods of this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod ps;
 mod summary;
+pub(crate) mod top;
 
 use crate::cli::ContainerArgs;
 use crate::client::Client;

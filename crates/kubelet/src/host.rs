@@ -2,6 +2,7 @@
 
 use crate::images::Images;
 use crate::log::LogOutput;
+use crate::stats::{self, Rates};
 use agent::{AgentHandle, ContainerView, PodView, RunState};
 use async_trait::async_trait;
 use cri::calls::{self, Calls};
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod::reasons;
 use server::logs::LogSource;
+use server::stats::Summary;
 use server::{
     ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest,
     ImportedImage, LogRequest, ManifestStatus,
@@ -33,6 +35,8 @@ pub(crate) struct Host {
     /// What the runtime is being asked.
     pub(crate) calls: Arc<Calls>,
     pub(crate) images: Images,
+    pub(crate) node_name: String,
+    pub(crate) rates: Rates,
     pub(crate) log: LogOutput,
     pub(crate) root_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
@@ -66,6 +70,14 @@ impl server::Host for Host {
     async fn machine_info(&self) -> node::MachineInfo {
         let root_dir = self.root_dir.clone();
         tokio::task::spawn_blocking(move || node::machine_info(&root_dir)).await.unwrap_or_default()
+    }
+
+    async fn stats(&self) -> Result<Summary, HostError> {
+        let used = self.runtime.list_container_stats(v1::ListContainerStatsRequest::default()).await?.stats;
+        let node = tokio::task::spawn_blocking(node::usage).await.unwrap_or_default();
+        let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
+        let pods = self.agent.pods().await.items;
+        Ok(stats::summary((&self.node_name, node, now_ns), &pods, &used, &self.rates))
     }
 
     async fn health(&self, check: HealthCheck) -> Result<(), String> {

@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::log::{self, LogOutput};
 use crate::runtime::{self, Opened};
+use crate::stats::Rates;
 use agent::{AgentConfig, AgentHandle, DnsConfig, SourceConfig};
 use anyhow::{Context, Result, bail};
 use image::Store;
@@ -75,6 +76,8 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
         runtime,
         calls,
         images,
+        node_name: config.node_name.clone(),
+        rates: Rates::default(),
         log,
         root_dir: config.root_dir.clone(),
         log_dir: config.pod_logs_dir.clone(),

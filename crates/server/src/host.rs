@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::HostError;
 use crate::logs::{LogOptions, LogSource};
+use crate::stats::Summary;
 use cri::channel::Resize;
 
 /// The facts and acts behind the API. Every method may be called at any time and many at once.
@@ -20,6 +21,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// The machine this runs on.
     async fn machine_info(&self) -> node::MachineInfo;
+
+    /// What the machine and its pods use right now.
+    async fn stats(&self) -> Result<Summary, HostError>;
 
     /// Whether one part of the kubelet is well; the text says what is wrong (a pod, a call).
     async fn health(&self, check: HealthCheck) -> Result<(), String>;

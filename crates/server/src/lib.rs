@@ -11,6 +11,7 @@ mod host;
 mod listen;
 pub mod logs;
 mod routes;
+pub mod stats;
 
 pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{

@@ -58,7 +58,8 @@ fn with_health(router: Router<Shared>) -> Router<Shared> {
 }
 
 fn with_facts(router: Router<Shared>) -> Router<Shared> {
-    router.route("/pods", get(pods)).route("/spec", get(|| async { moved_to_spec() })).route("/spec/", get(spec))
+    let router = router.route("/pods", get(pods)).route("/stats/summary", get(summary).post(summary));
+    router.route("/spec", get(|| async { moved_to_spec() })).route("/spec/", get(spec))
 }
 
 /// 301, as the file server of old gave it; axum's [`Redirect::permanent`] is 308.
@@ -105,6 +106,10 @@ async fn pods(State(host): State<Shared>) -> Response {
     let list = host.pods().await;
     let items = list.items.iter().map(PodItem::from).collect();
     Json(PodList { kind: "PodList", api_version: "v1", metadata: &list.metadata, items }).into_response()
+}
+
+async fn summary(State(host): State<Shared>) -> Result<Response, HostError> {
+    Ok(Json(host.stats().await?).into_response())
 }
 
 async fn spec(State(host): State<Shared>) -> Response {

@@ -350,6 +350,13 @@ impl Runtime for Fake {
         Ok(v1::ListContainersResponse { containers: containers.collect() })
     }
 
+    async fn list_container_stats(
+        &self,
+        _: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error> {
+        Ok(v1::ListContainerStatsResponse::default())
+    }
+
     async fn container_status(
         &self,
         request: v1::ContainerStatusRequest,

@@ -24,7 +24,12 @@ fn a_pod_runs_and_nothing_of_it_is_left() {
         for part in [&format!("{ip}\tweb\n"), "nameserver 10.0.0.10\n", "\nweb\n", &format!("inet {ip}/25")] {
             assert!(out.contains(part), "{part:?} in {out}");
         }
+        let [used] = &world.used(&sandbox).await[..] else { panic!("one container runs") };
+        assert_eq!(used.attributes.as_ref().unwrap().id, id);
+        assert!(used.cpu.as_ref().unwrap().usage_core_nano_seconds.as_ref().unwrap().value > 0, "{used:?}");
+        assert!(used.memory.as_ref().unwrap().working_set_bytes.as_ref().unwrap().value > 0, "{used:?}");
         world.stop(&id, 0).await.unwrap();
+        assert_eq!(world.used(&sandbox).await, [], "it has ended");
         let status = world.status(&id).await;
         assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
         assert!(status.finished_at >= status.started_at);

@@ -188,6 +188,12 @@ impl World {
         self.engine().container_status(request).await.unwrap().status.unwrap()
     }
 
+    pub(crate) async fn used(&self, sandbox: &str) -> Vec<v1::ContainerStats> {
+        let filter = v1::ContainerStatsFilter { pod_sandbox_id: sandbox.into(), ..Default::default() };
+        let request = v1::ListContainerStatsRequest { filter: Some(filter) };
+        self.engine().list_container_stats(request).await.unwrap().stats
+    }
+
     pub(crate) async fn sandbox_status(&self, sandbox: &str) -> v1::PodSandboxStatus {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: sandbox.into(), verbose: false };
         self.engine().pod_sandbox_status(request).await.unwrap().status.unwrap()

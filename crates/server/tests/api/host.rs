@@ -8,6 +8,7 @@ use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Event, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
 use server::logs::LogSource;
+use server::stats::{NodeStats, Summary};
 use server::{
     EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest,
     ManifestStatus,
@@ -36,6 +37,11 @@ impl Host for FakeHost {
 
     async fn machine_info(&self) -> node::MachineInfo {
         node::MachineInfo { num_cores: 7, ..node::MachineInfo::default() }
+    }
+
+    async fn stats(&self) -> Result<Summary, HostError> {
+        let node = NodeStats { node_name: "n1".into(), start_time: None, cpu: None, memory: None };
+        Ok(Summary { node, pods: Vec::new() })
     }
 
     async fn health(&self, check: HealthCheck) -> Result<(), String> {

@@ -51,6 +51,17 @@ async fn health_of_an_ill_kubelet() {
 }
 
 #[tokio::test]
+async fn what_is_used_is_told_to_whoever_reads() {
+    let server = read_only(FakeHost::default()).await;
+    for path in ["/stats/summary", "/stats/summary?only_cpu_and_memory=true"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, &*answer.body), (200, r#"{"node":{"nodeName":"n1"},"pods":[]}"#), "{path}");
+    }
+    assert_eq!(server.get("/stats/").await.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn pods_are_a_list_as_the_kubelet_writes_it() {
     let server = read_only(FakeHost::default()).await;
     let answer = server.get("/pods").await;
