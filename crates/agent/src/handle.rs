@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::events::Record;
+use crate::image_gc::{PruneError, Pruned};
 use crate::status::{NodeFacts, Snapshot};
 
 /// What became of one manifest file or URL.
@@ -78,6 +79,7 @@ pub(crate) enum Query {
     Manifests(oneshot::Sender<Vec<ManifestStatus>>),
     Events(oneshot::Sender<Vec<Record>>),
     ImagesChanged(oneshot::Sender<()>),
+    PruneImages(oneshot::Sender<Result<Pruned, PruneError>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -143,6 +145,16 @@ impl AgentHandle {
     pub async fn images_changed(&self) {
         // A loop that has ended waits for no image.
         let _ended = self.ask(Query::ImagesChanged).await;
+    }
+
+    /// Removes every image that is neither used by a container, nor of a wanted pod, nor pinned, nor being pulled, however
+    /// young it is and however much room there is.
+    ///
+    /// # Errors
+    /// It is not known yet what is wanted, or the runtime does not tell of its images or containers. An image that
+    /// cannot be removed is no error but told in [`Pruned::failed`].
+    pub async fn prune_images(&self) -> Result<Pruned, PruneError> {
+        self.ask(Query::PruneImages).await.unwrap_or(Err(PruneError::Closed))
     }
 
     /// Stops deciding and watching. Pods go on running; effects under way are left to the runtime.

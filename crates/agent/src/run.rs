@@ -219,6 +219,7 @@ impl Loop {
                 self.take(Message::ImagesChanged);
                 reply.send(()).is_err()
             }
+            Query::PruneImages(reply) => reply.send(Err(crate::image_gc::PruneError::NotReady)).is_err(),
             Query::Shutdown(reply) => reply.send(()).is_err(),
         };
     }
