@@ -82,7 +82,8 @@ impl Store {
                 config_bytes: &image.config_bytes,
                 diff_ids: &image.config.rootfs.diff_ids.clone(),
                 config: image.config.into_run_config(),
-                manifest: image.manifest.as_deref().map(|bytes| (&repositories, bytes)),
+                manifests: image.manifest.as_deref().into_iter().collect(),
+                repositories: &repositories,
                 pinned_by,
             })?;
             for reference in &references {
@@ -103,8 +104,8 @@ fn add_layers(change: &mut Change<'_>, archive: &ArchiveFile, image: &Described,
         let mut section =
             archive.section(&part.member).map_err(|source| Error::Archive { path: path.to_owned(), source })?;
         let size_bytes = section.len();
-        let source = LayerSource { reader: &mut section, size_bytes, blob: part.blob.as_ref(), diff_id: &diff_ids[at] };
-        change.add_layer(&diff_ids[..at], source)?;
+        let source = LayerSource { reader: &mut section, size_bytes, blob: part.blob.as_ref() };
+        change.add_layer(&diff_ids[..at], &diff_ids[at], source)?;
     }
     Ok(())
 }

@@ -5,12 +5,15 @@
 
 mod change;
 mod open;
+mod plan;
 mod record;
 mod remove;
 mod transaction;
 
 pub use crate::manifest::ImageConfig;
 pub(crate) use change::{Change, LayerSource, NewImage};
+#[allow(unused_imports)]
+pub(crate) use plan::{Claim, LayerPlan, Slot};
 pub(crate) use record::DropInRecord;
 pub use remove::Removed;
 pub(crate) use transaction::temporary_name;

@@ -21,8 +21,6 @@ pub(crate) struct LayerSource<'a> {
     pub(crate) size_bytes: u64,
     /// Digest of what `reader` gives, where something names one.
     pub(crate) blob: Option<&'a Digest>,
-    /// Digest of the uncompressed tar archive.
-    pub(crate) diff_id: &'a Digest,
 }
 
 /// Additions that become visible together. Only one is under way at a time.
@@ -67,19 +65,18 @@ impl Change<'_> {
     }
 
     /// Unpacks a layer on top of `below` (diff ids, lowest first) and checks its digests in the same pass.
-    pub(crate) fn add_layer(&mut self, below: &[Digest], source: LayerSource<'_>) -> Result<()> {
-        let name = source.blob.unwrap_or(source.diff_id).to_string();
+    pub(crate) fn add_layer(&mut self, below: &[Digest], diff_id: &Digest, source: LayerSource<'_>) -> Result<()> {
+        let name = source.blob.unwrap_or(diff_id).to_string();
         let below = chain_ids(below);
-        let chain_id = Digest::chain(below.last(), source.diff_id);
+        let chain_id = Digest::chain(below.last(), diff_id);
         let dir = self.free_directory();
         let target = self.transaction.reserve(self.store.dirs.layer(dir));
-        let diff_id = source.diff_id.clone();
         let layer = unpack::Layer { target: &target, lowers: self.lowers(&below), scratch: &self.store.dirs.ingest };
         let refuse = |source| Error::Layer { layer: name.clone(), source };
-        let unpacked = unpack_verified(layer, source, &self.store.limits).map_err(refuse)?;
+        let unpacked = unpack_verified(layer, diff_id, source, &self.store.limits).map_err(refuse)?;
         let record = LayerRecord {
             chain_id: chain_id.clone(),
-            diff_id,
+            diff_id: diff_id.clone(),
             dir,
             size_bytes: unpacked.size_bytes,
             inodes: unpacked.inodes,
@@ -131,9 +128,9 @@ impl Change<'_> {
             pinned_by: BTreeSet::new(),
         });
         record.pinned_by.extend(image.pinned_by.map(str::to_owned));
-        if let Some((repositories, bytes)) = image.manifest {
+        for bytes in image.manifests {
             let digest = Digest::of(bytes);
-            record.digests.extend(repositories.iter().map(|repository| format!("{repository}@{digest}")));
+            record.digests.extend(image.repositories.iter().map(|repository| format!("{repository}@{digest}")));
             if record.manifests.insert(digest.clone()) {
                 self.transaction.write(self.store.dirs.blob(&digest), bytes)?;
             }
@@ -205,13 +202,16 @@ pub(crate) struct NewImage<'a> {
     pub(crate) config_bytes: &'a [u8],
     pub(crate) config: ImageConfig,
     pub(crate) diff_ids: &'a [Digest],
-    /// The manifest it came by, with the repositories in which it has a name.
-    pub(crate) manifest: Option<(&'a BTreeSet<String>, &'a [u8])>,
+    /// The documents it came by: its manifest, and the index that led there if one did.
+    pub(crate) manifests: Vec<&'a [u8]>,
+    /// Repositories in which it has a name by them.
+    pub(crate) repositories: &'a BTreeSet<String>,
     pub(crate) pinned_by: Option<&'a str>,
 }
 
 fn unpack_verified(
     layer: unpack::Layer<'_>,
+    expected: &Digest,
     source: LayerSource<'_>,
     limits: &unpack::Limits,
 ) -> std::result::Result<unpack::Unpacked, LayerError> {
@@ -225,8 +225,8 @@ fn unpack_verified(
         expected: expected.to_string(),
         found: found.to_string(),
     };
-    if diff_id != *source.diff_id {
-        return Err(mismatch("the digest of the uncompressed layer", source.diff_id, &diff_id));
+    if diff_id != *expected {
+        return Err(mismatch("the digest of the uncompressed layer", expected, &diff_id));
     }
     // Decoders stop at the end of their format; what follows belongs to the blob all the same.
     io::copy(&mut blob, &mut io::sink()).map_err(LayerError::from_read)?;
