@@ -88,6 +88,7 @@ pub const FAILED_MOUNT: &str = "FailedMount";
 pub const DNS_CONFIG_FORMING: &str = "DNSConfigForming";
 pub const MISSING_CLUSTER_DNS: &str = "MissingClusterDNS";
 pub const FAILED_VALIDATION: &str = "FailedValidation";
+pub const FAILED_TO_RETRIEVE_IMAGE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
 
 // phases
 pub const PHASE_PENDING: &str = "Pending";
