@@ -5,11 +5,14 @@ pub mod daemon;
 pub mod dice;
 pub mod faults;
 pub mod http;
+pub mod layer;
 pub mod machine;
 pub mod manifests;
+pub mod oci;
 pub mod power;
 pub mod runtime;
 pub mod story;
+pub mod tree;
 
 pub use census::Census;
 pub use daemon::Daemon;
