@@ -7,6 +7,7 @@ mod entry;
 mod feeding;
 mod message;
 mod orphans;
+mod secrets;
 mod wanting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use lifecycle::{Input, Millis, Now, ObservedPod, PodMachine, UNSTAMPED};
 
 use crate::events::{self, Events};
 use crate::handle::ManifestStatus;
-use crate::sources::mux::{Mux, Wanted};
+use crate::sources::mux::{Mux, Secrets, Wanted};
 use crate::status::Snapshot;
 use entry::{Entry, Life};
 
@@ -34,6 +35,8 @@ pub struct Agent {
     node: Arc<NodeFacts>,
     mux: Mux,
     wanted: BTreeMap<String, Wanted>,
+    /// By namespace and name.
+    secrets: Secrets,
     entries: BTreeMap<String, Entry>,
     /// Deadlines of the entries.
     timers: BTreeSet<(Millis, String)>,
@@ -69,6 +72,7 @@ impl Agent {
             node,
             mux: Mux::new(sources),
             wanted: BTreeMap::new(),
+            secrets: Secrets::new(),
             entries: BTreeMap::new(),
             timers: BTreeSet::new(),
             unclaimed: BTreeMap::new(),
@@ -119,12 +123,15 @@ impl Agent {
             Message::Listed { pods } => self.compare(&pods, outbox),
             Message::Inspected { uid, stamp, pod } => self.take_inspected(now, &uid, (stamp, pod), outbox),
             Message::Leftovers(uids) => self.adopt_leftovers(now, uids, outbox),
-            Message::ImagesChanged => {
-                let all: Vec<String> = self.entries.keys().cloned().collect();
-                for uid in all {
-                    self.feed(now, &uid, Input::ImagesChanged, outbox);
-                }
-            }
+            Message::ImagesChanged => self.images_changed(now, outbox),
+        }
+    }
+
+    /// Who waits for an image tries at once.
+    fn images_changed(&mut self, now: Now, outbox: &mut Outbox) {
+        let all: Vec<String> = self.entries.keys().cloned().collect();
+        for uid in all {
+            self.feed(now, &uid, Input::ImagesChanged, outbox);
         }
     }
 

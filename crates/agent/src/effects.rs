@@ -20,6 +20,7 @@ use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use k8s_openapi::api::core::v1::Pod;
 use lifecycle::{Done, Effect, Event, Failure, FailureClass, Millis, ObservedPod, Outcome, ProbeKind, PullPolicy};
+use pod::PullSecret;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +75,10 @@ pub struct Job {
     /// Attempt of the pod's sandbox.
     pub sandbox_attempt: u32,
     pub pull_policy: PullPolicy,
+    /// Of [`Effect::EnsureImage`]: the pod's `imagePullSecrets`, in its order.
+    pub pull_secrets: Vec<Arc<PullSecret>>,
+    /// Names of those that no source has.
+    pub missing_secrets: Vec<String>,
     /// What all burstable pods request, for their common control group.
     pub burstable_millis: i64,
     pub cancel: CancellationToken,

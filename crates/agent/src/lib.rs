@@ -6,6 +6,7 @@
 mod clock;
 mod config;
 pub mod core;
+pub mod credentials;
 mod deletion;
 mod durable;
 mod effects;

@@ -17,6 +17,13 @@ pub struct PullSecret {
     pub config: DockerConfig,
 }
 
+impl PullSecret {
+    /// Namespace and name.
+    pub fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
 impl fmt::Debug for PullSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PullSecret({}/{})", self.namespace, self.name)

@@ -36,7 +36,14 @@ fn pod_with(name: &str, uid: &str, more: &serde_json::Value) -> Arc<Pod> {
 
 fn report(source: usize, pods: &[Arc<Pod>]) -> Message {
     let name = format!("file{source}").into();
-    let file = FileReport { name, pods: pods.to_vec(), problem: None, ignored: false, since: Timestamp::UNIX_EPOCH };
+    let file = FileReport {
+        name,
+        pods: pods.to_vec(),
+        secrets: Vec::new(),
+        problem: None,
+        ignored: false,
+        since: Timestamp::UNIX_EPOCH,
+    };
     Message::Report(SourceReport { source, files: vec![file] })
 }
 
@@ -309,6 +316,7 @@ fn two_files_that_declare_one_pod_are_told() {
     let file = |name: &str, uid: &str| FileReport {
         name: name.into(),
         pods: vec![pod("web", uid)],
+        secrets: Vec::new(),
         problem: None,
         ignored: false,
         since: Timestamp::UNIX_EPOCH,

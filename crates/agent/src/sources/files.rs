@@ -106,6 +106,7 @@ impl FileState {
         FileReport {
             name: path.to_string_lossy().into(),
             pods: self.pods.clone(),
+            secrets: Vec::new(),
             problem: self.problem.clone(),
             ignored: self.ignored,
             since: self.since,

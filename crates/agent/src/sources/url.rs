@@ -198,6 +198,7 @@ impl UrlSource {
         let file = FileReport {
             name: self.url.clone(),
             pods: self.pods.clone(),
+            secrets: Vec::new(),
             problem: self.problem.clone(),
             ignored: false,
             since: self.since,
