@@ -8,7 +8,8 @@ use cri::Runtime;
 use cri::calls::{Calls, Watched};
 use cri::client::{Client, Endpoint};
 use engine::Engine;
-use image::Store;
+use image::registry::{Registry, RegistryConfig};
+use image::{PullConfig, Store};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,5 +99,6 @@ fn engine_config(config: &Config, images: &Arc<Store>) -> Result<engine::Config>
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
         image: Arc::clone(images),
+        puller: image::Puller::new(Arc::clone(images), Registry::new(RegistryConfig::default()), PullConfig::default()),
     })
 }
