@@ -148,7 +148,8 @@ pub fn write_layout<'a>(dir: &Path, images: impl IntoIterator<Item = (&'a str, &
             }
         }
         let mut descriptor = image.manifest.descriptor();
-        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        descriptor["annotations"] =
+            json!({"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name});
         manifests.push(descriptor);
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
