@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::credentials::Credentials;
 
 /// Everything the agent needs to know of its node.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +47,7 @@ pub struct AgentConfig {
 }
 
 /// How images come and go.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ImagesConfig {
     /// One pull at a time, on the whole node.
     pub serialize: bool,
@@ -54,12 +57,15 @@ pub struct ImagesConfig {
     pub qps: u32,
     /// Pulls that may begin at once after a calm; means nothing where `qps` is 0.
     pub burst: u32,
+    /// Who the kubelet is to registries.
+    pub credentials: Arc<Credentials>,
     pub gc: ImageGcConfig,
 }
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { serialize: true, max_parallel: None, qps: 5, burst: 10, gc: ImageGcConfig::default() }
+        let (credentials, gc) = (Arc::default(), ImageGcConfig::default());
+        Self { serialize: true, max_parallel: None, qps: 5, burst: 10, credentials, gc }
     }
 }
 

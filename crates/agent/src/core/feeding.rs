@@ -69,7 +69,7 @@ impl Agent {
     pub(super) fn tell(&mut self, now: Now, uid: &str, event: Event) {
         let Some(entry) = self.entries.get(uid) else { return };
         let field_path = event.container.as_deref().map_or_else(String::new, |name| entry.field_path(name));
-        self.events.tell(now.wall_ns, Subject { key: &entry.key, field_path: &field_path }, event);
+        self.events.tell(now.wall_ns, Subject::Pod { key: &entry.key, field_path: &field_path }, event);
     }
 
     fn job(&mut self, uid: &str, id: EffectId, effect: Effect) -> Option<Request> {

@@ -7,7 +7,7 @@ use lifecycle::Now;
 use pod::{PullSecret, reasons};
 
 use super::Agent;
-use crate::events::pod_warning;
+use crate::events::whole_warning;
 
 impl Agent {
     /// What a pod's `imagePullSecrets` name, in that order and each once: those that are there, and the names of the rest.
@@ -41,6 +41,6 @@ impl Agent {
             "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
             missing.join(", ")
         );
-        self.tell(now, uid, pod_warning(reasons::FAILED_TO_RETRIEVE_IMAGE_PULL_SECRET, message));
+        self.tell(now, uid, whole_warning(reasons::FAILED_TO_RETRIEVE_IMAGE_PULL_SECRET, message));
     }
 }

@@ -302,7 +302,7 @@ fn what_executors_and_machines_tell_is_kept_under_the_containers_name() {
     });
     let (generation, id) = asked.unwrap();
     let event = events::normal("Pulled", "there", "c");
-    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::pod_warning("X", "y"));
+    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::whole_warning("X", "y"));
     let done = Message::Completed { uid: "u1".into(), generation, id, performed };
     agent.take(at(3), done, &mut Outbox::new());
     assert_eq!(told(&agent), ["a Pulled spec.containers{c}", "a X "]);

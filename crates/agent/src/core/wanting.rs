@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::entry::{self, Entry, Life};
 use super::{Agent, Outbox, Request, SourceReport, Unclaimed};
-use crate::events::{Subject, pod_warning};
+use crate::events::{Subject, whole_warning};
 use crate::plan;
 use crate::status::Deletion;
 
@@ -20,8 +20,8 @@ impl Agent {
         for conflict in conflicts {
             tracing::error!("manifest refused: {}", conflict.message);
             if let Some((pod, event)) = conflict.event {
-                let subject = Subject { key: &entry::key_of(&pod), field_path: "" };
-                self.events.tell(now.wall_ns, subject, pod_warning(reasons::FAILED_VALIDATION, event));
+                let subject = Subject::Pod { key: &entry::key_of(&pod), field_path: "" };
+                self.events.tell(now.wall_ns, subject, whole_warning(reasons::FAILED_VALIDATION, event));
             }
         }
         self.wanted = self.mux.wanted();
