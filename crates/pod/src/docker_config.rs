@@ -14,6 +14,8 @@ pub use matching::{Pattern, image_name, registry_of};
 pub const MAX_BYTES: usize = 1024 * 1024;
 /// Most registries in one configuration.
 pub const MAX_ENTRIES: usize = 1000;
+/// The path of a problem of the configuration as a whole.
+pub const WHOLE: &str = "(document)";
 
 /// What a registry is told of who asks. Its `Debug` shows no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -98,7 +100,6 @@ fn is_blank(value: &Value) -> bool {
 }
 
 fn object_of(bytes: &[u8], problems: &mut Vec<FieldError>) -> Option<Map<String, Value>> {
-    const WHOLE: &str = "(document)";
     if bytes.len() > MAX_BYTES {
         let message = format!("is {} bytes long, at most {MAX_BYTES} are allowed", bytes.len());
         problems.push(FieldError::new(WHOLE, message));
@@ -119,7 +120,7 @@ fn object_of(bytes: &[u8], problems: &mut Vec<FieldError>) -> Option<Map<String,
 fn entries(auths: &Map<String, Value>, prefix: &str, problems: &mut Vec<FieldError>) -> DockerConfig {
     if auths.len() > MAX_ENTRIES {
         let message = format!("names {} registries, at most {MAX_ENTRIES} are allowed", auths.len());
-        problems.push(FieldError::new(prefix, message));
+        problems.push(FieldError::new(if prefix.is_empty() { WHOLE } else { prefix }, message));
         return DockerConfig::default();
     }
     let mut entries = Vec::new();

@@ -53,8 +53,9 @@ fn check(file: &Path) -> bool {
         eprintln!("{error}");
     }
     if manifest.errors.is_empty() {
-        let names: Vec<String> = manifest.pods.iter().map(|parsed| pod::full_name(&parsed.pod)).collect();
-        println!("{name}: ok: {}", names.join(", "));
+        let pods = manifest.pods.iter().map(|parsed| pod::full_name(&parsed.pod));
+        let secrets = manifest.secrets.iter().map(|secret| format!("secret {}_{}", secret.name, secret.namespace));
+        println!("{name}: ok: {}", pods.chain(secrets).collect::<Vec<_>>().join(", "));
     }
     manifest.errors.is_empty()
 }

@@ -339,7 +339,6 @@ fn s_h04_static_pods_may_not_reference_api_objects() {
     let phrase = |told: Vec<String>, what: &str| refused(told, &format!("static pods may not reference {what}"));
     phrase(set("spec/serviceAccountName", json!("default")), "serviceaccounts");
     phrase(set("spec/serviceAccount", json!("x")), "serviceaccounts");
-    phrase(set("spec/imagePullSecrets", json!([{"name": "x"}])), "secrets");
     phrase(set("spec/resourceClaims", json!([{"name": "x"}])), "resourceclaims");
     phrase(
         container("env", json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),
