@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
-use crate::effects::{self, World, teardown};
+use crate::effects::{self, Teller, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
 use crate::observe::RuntimePod;
@@ -265,7 +265,8 @@ impl Loop {
                         if let Some(remembered) = remembered {
                             remembered.await;
                         }
-                        let performed = effects::perform(world, *job).await;
+                        let teller = Teller { messages: messages.clone(), uid: uid.clone(), generation };
+                        let performed = effects::perform(world, *job, teller).await;
                         tell(&messages, Message::Completed { uid, generation, id, performed }).await;
                     });
                 }
