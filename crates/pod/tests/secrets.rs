@@ -159,7 +159,7 @@ fn two_secrets_of_one_name_in_a_file_are_told() {
     assert_eq!(
         messages(&manifest),
         [
-            "/m/x.yaml, document 2, line 10: metadata.name: found \"regcred\": another secret of this name is in namespace \
+            "/m/x.yaml, document 2, line 11: metadata.name: found \"regcred\": another secret of this name is in namespace \
              default already (document 1); rename one"
         ]
     );
@@ -169,8 +169,10 @@ fn two_secrets_of_one_name_in_a_file_are_told() {
 #[test]
 fn s_m01_a_file_has_at_most_so_many_secrets() {
     let data = format!("data: {{.dockerconfigjson: {DATA}}}");
-    let text =
-        |count: usize| (0..count).map(|n| format!("{}---\n", secret(&format!("s{n}"), &data))).collect::<String>();
+    let text = |count: usize| {
+        let documents: Vec<String> = (0..count).map(|n| secret(&format!("s{n}"), &data)).collect();
+        documents.join("---\n")
+    };
     assert_eq!(parse(&text(MAX_SECRETS)).secrets.len(), MAX_SECRETS);
     let manifest = parse(&text(MAX_SECRETS + 1));
     assert_eq!(messages(&manifest), ["/m/x.yaml: holds more than 1000 secrets; split the file"]);
