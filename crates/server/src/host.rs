@@ -216,6 +216,14 @@ pub struct ImagePull {
     pub layers: Vec<LayerPull>,
 }
 
+impl ImagePull {
+    /// How much of it has come, of a hundred; none where it is not known how much there is, or where nothing is to come.
+    pub fn percent(&self) -> Option<u64> {
+        let total = self.total_bytes.filter(|total| *total > 0)?;
+        Some(self.done_bytes.min(total).saturating_mul(100) / total)
+    }
+}
+
 /// A layer of an image that is being pulled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -88,6 +88,18 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_for_images_is_right_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret.yaml");
+        let good = "apiVersion: v1\nkind: Secret\nmetadata: {name: registry}\ntype: kubernetes.io/dockerconfigjson\n\
+                    stringData: {.dockerconfigjson: '{\"auths\": {\"r.example\": {\"username\": \"u\", \"password\": \"p\"}}}'}\n";
+        std::fs::write(&file, good).unwrap();
+        assert_eq!(run(CheckArgs { paths: vec![file.clone()] }).unwrap(), 0);
+        std::fs::write(&file, good.replace("kubernetes.io/dockerconfigjson", "Opaque")).unwrap();
+        assert_eq!(run(CheckArgs { paths: vec![file] }).unwrap(), WRONG);
+    }
+
+    #[test]
     fn the_examples_are_right() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
         assert!(files(&examples).unwrap().len() >= 3);
