@@ -82,6 +82,9 @@ pub enum LayerError {
     /// The file system has no room for the layer.
     #[error("not enough {what} left on the image file system")]
     DiskFull { what: &'static str },
+    /// Whoever brought it gave up.
+    #[error("it was given up")]
+    Abandoned,
     /// The stream broke off, is corrupt, or could not be read.
     #[error("cannot read the layer: {source}")]
     Read { source: io::Error },
