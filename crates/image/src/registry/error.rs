@@ -1,5 +1,7 @@
 //! What can go wrong between this machine and a registry.
 
+use crate::digest::shorten;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ pub enum RegistryError {
     #[error("{host} refuses {asked}: {reason}")]
     Unauthorized { host: String, asked: String, reason: String },
     /// The registry has no such manifest, blob or repository.
-    #[error("{host} has no {asked}: check the name and the tag{reason}")]
+    #[error("{host} has no {asked}{reason}")]
     NotFound {
         host: String,
         asked: String,
@@ -32,9 +34,12 @@ pub enum RegistryError {
     /// Too little came for too long.
     #[error("{host} stalled: {asked} made no progress for {} s; the network or the registry is too slow", after.as_secs_f32())]
     Stalled { host: String, asked: String, after: Duration },
-    /// No connection, or none that can be trusted.
+    /// No connection.
     #[error("cannot connect to {host}: {reason}")]
     Connect { host: String, reason: String },
+    /// The host cannot prove that it is the one that is meant.
+    #[error("{host} is not trusted: {reason}")]
+    Certificate { host: String, reason: String },
     /// The connection broke off, too often for another try.
     #[error("the connection to {host} broke off during {asked}: {reason}")]
     Broken { host: String, asked: String, reason: String },
@@ -80,6 +85,56 @@ impl RegistryError {
             _ => false,
         }
     }
+}
+
+/// What a failed request means. Of the library's error nothing is kept but its last cause, which names no URL.
+pub(super) fn classify(error: reqwest::Error, host: &str, asked: &str) -> RegistryError {
+    let (host, asked, error) = (host.to_owned(), asked.to_owned(), error.without_url());
+    let cause = root_cause(&error);
+    match tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(wrong)) => {
+            let advice = match wrong {
+                rustls::CertificateError::UnknownIssuer => {
+                    "; if that is right, name its CA with \"ca\" in the registry's hosts.toml"
+                }
+                _ => "",
+            };
+            return RegistryError::Certificate { host, reason: format!("{cause}{advice}") };
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            let reason = "it does not speak TLS; if that is right, name it with http:// in the registry's hosts.toml";
+            return RegistryError::Connect { host, reason: reason.into() };
+        }
+        _ => {}
+    }
+    if error.is_connect() {
+        let reason = if error.is_timeout() { "it does not answer".to_owned() } else { cause };
+        return RegistryError::Connect { host, reason };
+    }
+    RegistryError::Broken { host, asked, reason: cause }
+}
+
+/// The innermost cause of an error, the one that a person can act on.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    shorten(&last.to_string())
+}
+
+/// The TLS library's error among the causes. An `io::Error` hides what it wraps from `source`.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn join(tried: &[RegistryError]) -> String {
