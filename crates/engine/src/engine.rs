@@ -243,7 +243,7 @@ impl Runtime for Engine {
     }
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
-        Ok(v1::PullImageResponse { image_ref: self.core.pull_image(request.image.as_ref())? })
+        Ok(v1::PullImageResponse { image_ref: self.core.pull_image(request).await? })
     }
 
     async fn remove_image(&self, request: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {

@@ -1,6 +1,7 @@
 //! What the daemon runs with: defaults, overridden by a configuration file, overridden by flags.
 
 pub(crate) mod file;
+pub(crate) mod images;
 mod labels;
 pub(crate) mod runtime;
 
@@ -61,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) runtime: runtime::Choice,
     /// What a call to the runtime may take.
     pub(crate) call_within: Duration,
+    pub(crate) images: images::Images,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
@@ -91,6 +93,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
     let with_file = file.is_some();
     let file = file.unwrap_or_default();
     let (runtime, call_within) = runtime::choose(flags, &file)?;
+    let images = images::decide(flags, &file, &runtime)?;
     let manifests = flags.pod_manifest_path.clone().or(manifests).or(file.static_pod_path);
     let manifest_url = flags.manifest_url.clone().or(file.static_pod_url).filter(|url| !url.is_empty());
     if manifests.is_none() && manifest_url.is_none() {
@@ -147,6 +150,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
         max_pods: max_pods(flags.max_pods.or(file.max_pods))?,
         runtime,
         call_within,
+        images,
     })
 }
 

@@ -3,7 +3,8 @@
 use crate::images::Images;
 use crate::log::LogOutput;
 use crate::stats::{self, Rates};
-use agent::{AgentHandle, ContainerView, PodView, RunState};
+use agent::credentials::Credentials;
+use agent::{AgentHandle, ContainerView, PodView, PruneError, RunState};
 use async_trait::async_trait;
 use cri::calls::{self, Calls};
 use cri::{Code, Runtime, v1};
@@ -14,8 +15,8 @@ use pod::reasons;
 use server::logs::LogSource;
 use server::stats::Summary;
 use server::{
-    ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary, ImportRequest,
-    ImportedImage, LogRequest, ManifestStatus,
+    ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImagePull, ImageSummary,
+    ImportRequest, ImportedImage, LogRequest, ManifestStatus, PruneFailure, Pruned, PrunedImage, PulledImage,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) images: Images,
     pub(crate) node_name: String,
     pub(crate) rates: Rates,
+    /// Of the node.
+    pub(crate) credentials: Arc<Credentials>,
     pub(crate) log: LogOutput,
     pub(crate) root_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
@@ -180,6 +183,34 @@ impl server::Host for Host {
 
     async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
         self.images.remove(reference).await
+    }
+
+    async fn image_pull(&self, reference: &str) -> Result<PulledImage, HostError> {
+        let credentials = self.credentials.for_image(reference, &[]).await;
+        let pulled = self.images.pull(reference, credentials).await?;
+        self.agent.images_changed().await;
+        Ok(pulled)
+    }
+
+    async fn image_pulls(&self) -> Vec<ImagePull> {
+        self.images.pulls()
+    }
+
+    async fn image_prune(&self) -> Result<Pruned, HostError> {
+        let pruned = self.agent.prune_images().await.map_err(|error| match &error {
+            PruneError::NotReady | PruneError::Closed => HostError::new(HostErrorKind::Unavailable, error.to_string()),
+            PruneError::Runtime { error: of_call, .. } => {
+                HostError { message: error.to_string(), ..of_call.clone().into() }
+            }
+        })?;
+        let removed =
+            |image: agent::PrunedImage| PrunedImage { id: image.id, names: image.names, size_bytes: image.size_bytes };
+        let failed = |image: agent::PruneFailure| PruneFailure { id: image.id, names: image.names, error: image.error };
+        Ok(Pruned {
+            removed: pruned.removed.into_iter().map(removed).collect(),
+            failed: pruned.failed.into_iter().map(failed).collect(),
+            freed_bytes: pruned.freed_bytes,
+        })
     }
 }
 

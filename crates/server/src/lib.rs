@@ -8,6 +8,7 @@ mod error;
 mod exec;
 mod health;
 mod host;
+mod images;
 mod listen;
 pub mod logs;
 mod routes;
@@ -15,8 +16,9 @@ pub mod stats;
 
 pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{
-    ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest, ImportedImage, LogRequest,
-    ManifestStatus,
+    ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImagePull, ImageSummary, ImportRequest, ImportedImage,
+    LayerPull, LayerState, LogRequest, ManifestStatus, PruneFailure, Pruned, PrunedImage, PullLine, PullRequest,
+    PulledImage,
 };
 pub use listen::{Bound, Limits, ListenError, bind_tcp, bind_unix, serve};
 pub use routes::{healthz, local, read_only};

@@ -48,6 +48,9 @@ impl Agent {
             match action {
                 Action::Do { id, effect } => {
                     let job = self.job(uid, id, effect);
+                    if let Some(Request::Perform { job, .. }) = &job {
+                        self.tell_missing_secrets(now, uid, &job.missing_secrets);
+                    }
                     work.extend(job);
                 }
                 Action::Tell(event) => self.tell(now, uid, event),
@@ -66,13 +69,17 @@ impl Agent {
     pub(super) fn tell(&mut self, now: Now, uid: &str, event: Event) {
         let Some(entry) = self.entries.get(uid) else { return };
         let field_path = event.container.as_deref().map_or_else(String::new, |name| entry.field_path(name));
-        self.events.tell(now.wall_ns, Subject { key: &entry.key, field_path: &field_path }, event);
+        self.events.tell(now.wall_ns, Subject::Pod { key: &entry.key, field_path: &field_path }, event);
     }
 
     fn job(&mut self, uid: &str, id: EffectId, effect: Effect) -> Option<Request> {
         let burstable_millis = match &effect {
             Effect::SetUp => self.burstable_millis(),
             _ => 0,
+        };
+        let (pull_secrets, missing_secrets) = match &effect {
+            Effect::EnsureImage { .. } => self.pull_secrets(uid),
+            _ => Default::default(),
         };
         let entry = self.entries.get_mut(uid)?;
         let Life::Machine(machine) = &entry.life else { return None };
@@ -94,6 +101,8 @@ impl Agent {
             ips: if machine.plan().host_network { self.node.host_ips.clone() } else { entry.ips.clone() },
             sandbox_attempt: entry.sandbox_attempt,
             pull_policy: pull_policy.map_or(PullPolicy::IfNotPresent, |container| container.pull_policy),
+            pull_secrets,
+            missing_secrets,
             burstable_millis,
             cancel,
             effect,

@@ -36,7 +36,14 @@ fn pod_with(name: &str, uid: &str, more: &serde_json::Value) -> Arc<Pod> {
 
 fn report(source: usize, pods: &[Arc<Pod>]) -> Message {
     let name = format!("file{source}").into();
-    let file = FileReport { name, pods: pods.to_vec(), problem: None, ignored: false, since: Timestamp::UNIX_EPOCH };
+    let file = FileReport {
+        name,
+        pods: pods.to_vec(),
+        secrets: Vec::new(),
+        problem: None,
+        ignored: false,
+        since: Timestamp::UNIX_EPOCH,
+    };
     Message::Report(SourceReport { source, files: vec![file] })
 }
 
@@ -295,7 +302,7 @@ fn what_executors_and_machines_tell_is_kept_under_the_containers_name() {
     });
     let (generation, id) = asked.unwrap();
     let event = events::normal("Pulled", "there", "c");
-    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::pod_warning("X", "y"));
+    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::whole_warning("X", "y"));
     let done = Message::Completed { uid: "u1".into(), generation, id, performed };
     agent.take(at(3), done, &mut Outbox::new());
     assert_eq!(told(&agent), ["a Pulled spec.containers{c}", "a X "]);
@@ -309,6 +316,7 @@ fn two_files_that_declare_one_pod_are_told() {
     let file = |name: &str, uid: &str| FileReport {
         name: name.into(),
         pods: vec![pod("web", uid)],
+        secrets: Vec::new(),
         problem: None,
         ignored: false,
         since: Timestamp::UNIX_EPOCH,

@@ -6,7 +6,7 @@ fn key(uid: &str) -> PodKey {
 
 fn tell(events: &mut Events, at_s: i64, uid: &str, message: &str) {
     let key = key(uid);
-    let subject = Subject { key: &key, field_path: "spec.containers{c}" };
+    let subject = Subject::Pod { key: &key, field_path: "spec.containers{c}" };
     events.tell(at_s * 1_000_000_000, subject, warning("Unhealthy", message, "c"));
 }
 
@@ -38,8 +38,8 @@ fn the_same_of_another_pod_or_container_is_another() {
     tell(&mut events, 1, "u", "one");
     tell(&mut events, 1, "v", "one");
     let key = key("u");
-    events.tell(1, Subject { key: &key, field_path: "spec.initContainers{i}" }, warning("Unhealthy", "one", "i"));
-    events.tell(1, Subject { key: &key, field_path: "spec.containers{c}" }, normal("Unhealthy", "one", "c"));
+    events.tell(1, Subject::Pod { key: &key, field_path: "spec.initContainers{i}" }, warning("Unhealthy", "one", "i"));
+    events.tell(1, Subject::Pod { key: &key, field_path: "spec.containers{c}" }, normal("Unhealthy", "one", "c"));
     assert_eq!(told(&events).len(), 4);
 }
 

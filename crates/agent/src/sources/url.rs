@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use pod::identity::Source;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::last_good::{Change, LastGood};
-use super::text::{self, MANIFEST_MAX_BYTES};
+use super::text::{self, Content, MANIFEST_MAX_BYTES};
 use super::watch::Sinks;
 use super::{FileReport, Problem, SourceReport};
 
@@ -44,7 +43,7 @@ pub(crate) struct UrlSource {
     client: reqwest::Client,
     headers: HeaderMap,
     last_good: LastGood,
-    pods: Vec<Arc<Pod>>,
+    content: Content,
     body: Option<Vec<u8>>,
     problem: Option<Problem>,
     since: Timestamp,
@@ -84,7 +83,7 @@ impl UrlSource {
             client,
             headers: map,
             last_good,
-            pods: Vec::new(),
+            content: Content::default(),
             body: None,
             problem: None,
             since: Timestamp::now(),
@@ -133,13 +132,13 @@ impl UrlSource {
 
     /// Judges an answer; false when nobody listens any more.
     async fn take(&mut self, answer: Result<Vec<u8>, String>, sinks: &Sinks) -> bool {
-        let before = (self.pods.clone(), self.problem.clone());
+        let before = (self.content.clone(), self.problem.clone());
         let mut change = None;
         match answer {
             Ok(body) if self.body.as_ref() == Some(&body) => self.problem = None,
             Ok(body) => match self.parse(&body) {
-                Ok(pods) => {
-                    self.pods = pods;
+                Ok(content) => {
+                    self.content = content;
                     self.problem = None;
                     change = Some(Change { name: self.url.clone(), text: Some(body.as_slice().into()) });
                     self.body = Some(body);
@@ -151,7 +150,7 @@ impl UrlSource {
         if !self.reported && self.problem.is_some() {
             self.recall().await;
         }
-        if self.reported && before == (self.pods.clone(), self.problem.clone()) {
+        if self.reported && before == (self.content.clone(), self.problem.clone()) {
             return true;
         }
         self.since = Timestamp::now();
@@ -165,9 +164,9 @@ impl UrlSource {
         self.report(&sinks.reports).await
     }
 
-    fn parse(&self, body: &[u8]) -> Result<Vec<Arc<Pod>>, String> {
+    fn parse(&self, body: &[u8]) -> Result<Content, String> {
         let source = Source::Url { url: self.url.to_string() };
-        text::pods_of(&source, &self.node_name, body, &self.pods)
+        text::content_of(&source, &self.node_name, body, &self.content.pods)
     }
 
     /// The first answer was no good: what an earlier life stored is in force.
@@ -176,8 +175,8 @@ impl UrlSource {
         let stored = tokio::task::spawn_blocking(move || records.load(&url)).await;
         let Ok(Some(body)) = stored else { return };
         match self.parse(&body) {
-            Ok(pods) => {
-                self.pods = pods;
+            Ok(content) => {
+                self.content = content;
                 self.body = Some(body);
             }
             Err(message) => warn!("the stored last good answer is passed over: {message}"),
@@ -187,7 +186,7 @@ impl UrlSource {
     fn log(&self, before: Option<&Problem>) {
         match (&self.problem, before) {
             (Some(problem), before) if before != Some(problem) => {
-                error!(kept_pods = self.pods.len(), "manifests refused: {}", problem.message);
+                error!(kept_pods = self.content.pods.len(), "manifests refused: {}", problem.message);
             }
             (None, Some(_)) => info!(url = %self.url, "manifests are good again"),
             _ => {}
@@ -197,7 +196,8 @@ impl UrlSource {
     async fn report(&self, reports: &mpsc::Sender<SourceReport>) -> bool {
         let file = FileReport {
             name: self.url.clone(),
-            pods: self.pods.clone(),
+            pods: self.content.pods.clone(),
+            secrets: self.content.secrets.clone(),
             problem: self.problem.clone(),
             ignored: false,
             since: self.since,

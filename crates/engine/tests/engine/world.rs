@@ -82,6 +82,13 @@ impl Drop for CleanUp {
     }
 }
 
+/// One that asks nobody before a test names a registry on this machine.
+fn puller(store: &Arc<image::Store>) -> Arc<image::Puller> {
+    let config = image::registry::RegistryConfig { hosts_dir: None, progress_within: PATIENCE };
+    let registry = image::registry::Registry::new(config);
+    image::Puller::new(Arc::clone(store), registry, image::PullConfig::default())
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl World {
@@ -103,6 +110,7 @@ impl World {
             resolv_conf: None,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
+            puller: puller(&image),
             image,
         };
         let engine = Some(Engine::open(config.clone()).await.unwrap());

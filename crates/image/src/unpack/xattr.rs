@@ -47,12 +47,17 @@ pub(super) fn set(
 
 /// Copies what a layer may have set from a file of a layer below.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, kind: Kind, failed: Failed<'_>) -> Result<(), LayerError> {
+    set(to, &read(from, kind, failed)?, kind, failed)
+}
+
+/// Names and values of what a layer may have set.
+pub(super) fn read(from: &OwnedFd, kind: Kind, failed: Failed<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LayerError> {
     let read = |e| failed("read extended attributes", e);
     // XATTR_LIST_MAX: a longer list cannot exist.
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::flistxattr(from, &mut names[..]) {
         Ok(len) => len,
-        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Err(e) => return Err(read(e)),
     };
     let mut xattrs = Vec::new();
@@ -62,7 +67,7 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, kind: Kind, failed: Failed<'_>)
         value.truncate(len);
         xattrs.push((name.to_vec(), value));
     }
-    set(to, &xattrs, kind, failed)
+    Ok(xattrs)
 }
 
 pub(super) fn set_opaque(directory: &OwnedFd, failed: Failed<'_>) -> Result<(), LayerError> {

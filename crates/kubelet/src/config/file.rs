@@ -43,6 +43,19 @@ pub(crate) struct ConfigFile {
     pub(crate) runtime_request_timeout: Option<Duration>,
     pub(crate) cgroup_driver: Option<String>,
     pub(crate) crash_loop_back_off: CrashLoopBackOff,
+    pub(crate) serialize_image_pulls: Option<bool>,
+    pub(crate) max_parallel_image_pulls: Option<i32>,
+    #[serde(rename = "registryPullQPS")]
+    pub(crate) registry_pull_qps: Option<i32>,
+    pub(crate) registry_burst: Option<i32>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub(crate) image_gc_high_threshold_percent: Option<i32>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub(crate) image_gc_low_threshold_percent: Option<i32>,
+    #[serde(rename = "imageMinimumGCAge", deserialize_with = "go_duration")]
+    pub(crate) image_minimum_gc_age: Option<Duration>,
+    #[serde(rename = "imageMaximumGCAge", deserialize_with = "go_duration")]
+    pub(crate) image_maximum_gc_age: Option<Duration>,
 }
 
 /// How long a container that keeps failing waits.
@@ -91,10 +104,6 @@ const NOT_YET: &[&str] = &[
     "failSwapOn",
     "featureGates",
     "hairpinMode",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
@@ -108,7 +117,6 @@ const NOT_YET: &[&str] = &[
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
-    "maxParallelImagePulls",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap",
@@ -128,14 +136,11 @@ const NOT_YET: &[&str] = &[
     "qosReserved",
     "registerNode",
     "registerWithTaints",
-    "registryBurst",
-    "registryPullQPS",
     "reservedMemory",
     "reservedSystemCPUs",
     "rotateCertificates",
     "runOnce",
     "seccompDefault",
-    "serializeImagePulls",
     "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",

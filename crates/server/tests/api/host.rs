@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time}
 use server::logs::LogSource;
 use server::stats::{NodeStats, Summary};
 use server::{
-    EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage, LogRequest,
-    ManifestStatus,
+    EventFilter, ExecRequest, HealthCheck, Host, HostError, ImagePull, ImageSummary, ImportRequest, ImportedImage,
+    LogRequest, ManifestStatus, Pruned, PulledImage,
 };
 use tokio::sync::oneshot;
 
@@ -24,6 +24,7 @@ pub(crate) struct FakeHost {
     pub(crate) log_end: Mutex<Option<oneshot::Receiver<()>>>,
     pub(crate) imported: Mutex<Vec<ImportRequest>>,
     pub(crate) exec: super::exec::Script,
+    pub(crate) pulls: super::images::Script,
 }
 
 #[async_trait]
@@ -95,6 +96,7 @@ impl Host for FakeHost {
             digests: Vec::new(),
             size_bytes: 5,
             pinned: true,
+            in_use: false,
         }])
     }
 
@@ -109,5 +111,17 @@ impl Host for FakeHost {
             "busy" => Err(cri::Error::failed_precondition("image busy is in use by pod p").into()),
             _ => Err(HostError::not_found(format!("image {reference} not found"))),
         }
+    }
+
+    async fn image_pull(&self, reference: &str) -> Result<PulledImage, HostError> {
+        self.pulls.pull(reference).await
+    }
+
+    async fn image_pulls(&self) -> Vec<ImagePull> {
+        self.pulls.under_way()
+    }
+
+    async fn image_prune(&self) -> Result<Pruned, HostError> {
+        super::images::pruned()
     }
 }
