@@ -27,12 +27,7 @@ impl Content {
 ///
 /// # Errors
 /// Says for a person what is wrong with each bad document; one of them refuses the file as a whole.
-pub(crate) fn content_of(
-    source: &Source,
-    node_name: &str,
-    bytes: &[u8],
-    old: &[Arc<Pod>],
-) -> Result<Content, String> {
+pub(crate) fn content_of(source: &Source, node_name: &str, bytes: &[u8], old: &[Arc<Pod>]) -> Result<Content, String> {
     let name = match source {
         Source::File { path } => path.as_str(),
         Source::Url { url } => url.as_str(),

@@ -12,7 +12,14 @@ fn pod(name: &str, uid: &str) -> Arc<Pod> {
 }
 
 fn file(name: &str, pods: &[Arc<Pod>]) -> FileReport {
-    FileReport { name: name.into(), pods: pods.to_vec(), secrets: Vec::new(), problem: None, ignored: false, since: Timestamp::UNIX_EPOCH }
+    FileReport {
+        name: name.into(),
+        pods: pods.to_vec(),
+        secrets: Vec::new(),
+        problem: None,
+        ignored: false,
+        since: Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn report(source: usize, files: Vec<FileReport>) -> SourceReport {
