@@ -1,11 +1,21 @@
 //! Who the kubelet is to registries: a pod's own Secrets, the node's docker configuration, and programs that know.
 
+mod docker_files;
+mod providers;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cri::v1;
 use pod::PullSecret;
-use pod::docker_config::Credential;
+use pod::docker_config::{Credential, DockerConfig};
+use tracing::warn;
+
+use docker_files::DockerFiles;
+use providers::Providers;
+
+/// Credentials given for one image; more would be tried for hours.
+const TRIED_MAX: usize = 100;
 
 /// Where credentials are found.
 #[derive(Debug, Clone, Default)]
@@ -36,38 +46,88 @@ impl CredentialsConfig {
 /// Why credentials cannot be looked for as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("{}: {message}", path.display())]
-    Config { path: PathBuf, message: String },
+    #[error(
+        "{given} is set and {missing} is not: a credential provider needs its configuration and the directory of its program"
+    )]
+    Incomplete { given: &'static str, missing: &'static str },
+    #[error("{}: cannot be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("{}: holds no file that ends in .yaml, .yml or .json: expected a CredentialProviderConfig", path.display())]
+    NoFiles { path: PathBuf },
+    /// Each with the file, the line and the field.
+    #[error("{}", problems.join("; "))]
+    Wrong { problems: Vec<String> },
 }
 
 /// Finds credentials. By default it knows none but those of pods. Its `Debug` shows none.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    config: CredentialsConfig,
+    docker: Arc<DockerFiles>,
+    providers: Providers,
 }
 
 impl Credentials {
+    /// Reads the configuration of credential providers, which blocks.
+    ///
     /// # Errors
-    /// The configuration of credential providers is wrong, or a program that it names is missing.
+    /// That configuration is wrong, or a program that it names is missing.
     pub fn new(config: CredentialsConfig) -> Result<Self, CredentialsError> {
-        Ok(Self { config })
+        let providers = match (&config.provider_config, &config.provider_bin_dir) {
+            (None, None) => Providers::default(),
+            (Some(path), Some(bin_dir)) => Providers::load(path, bin_dir)?,
+            (Some(_), None) => {
+                let (given, missing) = ("--image-credential-provider-config", "--image-credential-provider-bin-dir");
+                return Err(CredentialsError::Incomplete { given, missing });
+            }
+            (None, Some(_)) => {
+                let (given, missing) = ("--image-credential-provider-bin-dir", "--image-credential-provider-config");
+                return Err(CredentialsError::Incomplete { given, missing });
+            }
+        };
+        Ok(Self { docker: Arc::new(DockerFiles::new(config.docker_configs)), providers })
     }
 
-    /// What is known for an image by its full name, in the order to be tried: the pod's Secrets, docker's configuration,
-    /// credential providers. Empty where nothing is known: then it is pulled without.
+    /// What is known for an image by its full name, each once and in the order to be tried: the pod's Secrets, docker's
+    /// configuration, credential providers. Empty where nothing is known: then it is pulled without.
     pub async fn for_image(&self, image: &str, secrets: &[Arc<PullSecret>]) -> Vec<v1::AuthConfig> {
-        let of_pod = secrets.iter().flat_map(|secret| secret.config.for_image(image));
-        of_pod.map(|credential| auth_config(credential, image)).collect()
+        let mut found = Found::default();
+        secrets.iter().for_each(|secret| found.add(&secret.config, image));
+        let docker = self.docker.clone();
+        match tokio::task::spawn_blocking(move || docker.look()).await {
+            Ok(configs) => configs.iter().for_each(|config| found.add(config, image)),
+            Err(error) => warn!(%error, "looking for docker's configuration broke off"),
+        }
+        for config in self.providers.for_image(image).await {
+            found.add(&config, image);
+        }
+        found.0
     }
 }
 
-fn auth_config(credential: &Credential, image: &str) -> v1::AuthConfig {
+#[derive(Default)]
+struct Found(Vec<v1::AuthConfig>);
+
+impl Found {
+    fn add(&mut self, config: &DockerConfig, image: &str) {
+        for credential in config.for_image(image) {
+            let auth = auth_config(credential);
+            if self.0.len() < TRIED_MAX && !self.0.contains(&auth) {
+                self.0.push(auth);
+            }
+        }
+    }
+}
+
+/// Without the registry's address: a runtime compares it with the host it asks, which for `docker.io` has another name.
+fn auth_config(credential: &Credential) -> v1::AuthConfig {
     v1::AuthConfig {
         username: credential.username.clone(),
         password: credential.password.clone(),
         identity_token: credential.identity_token.clone(),
         registry_token: credential.registry_token.clone(),
-        server_address: pod::docker_config::registry_of(image).to_owned(),
         ..v1::AuthConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

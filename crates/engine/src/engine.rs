@@ -238,8 +238,7 @@ impl Runtime for Engine {
     }
 
     async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
-        let image = self.core.image_status(request.image.as_ref())?;
-        Ok(v1::ImageStatusResponse { image, ..Default::default() })
+        self.core.image_status(&request)
     }
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {

@@ -1,5 +1,6 @@
 //! Images as the CRI tells of them; the store does the work.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,32 +28,47 @@ impl Core {
         Ok(images.iter().map(|image| listed(image)).collect())
     }
 
-    pub(crate) fn image_status(&self, spec: Option<&v1::ImageSpec>) -> Result<Option<v1::Image>, Error> {
-        let found = self.config.image.resolve(name_of(spec)?).map_err(of_store)?;
-        Ok(found.map(|image| listed(&image)))
+    pub(crate) fn image_status(&self, request: &v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
+        let name = name_of(request.image.as_ref())?;
+        let found = self.config.image.resolve(name).map_err(of_store)?;
+        let mut info = BTreeMap::new();
+        if let Some(image) = found.as_ref().filter(|_| request.verbose) {
+            let reference = image::Reference::parse(name).ok();
+            let given = reference.is_none_or(|reference| self.was_given(&reference, image));
+            info.insert(cri::keys::IMAGE_GIVEN.to_owned(), given.to_string());
+        }
+        Ok(v1::ImageStatusResponse { image: found.map(|image| listed(&image)), info })
     }
 
     /// What was imported is there for machines without a network, and is not asked for; all else is as its registry has it
     /// now.
     pub(crate) async fn pull_image(&self, request: v1::PullImageRequest) -> Result<String, Error> {
         let name = name_of(request.image.as_ref())?;
-        let store = &self.config.image;
-        let found = store.resolve(name).map_err(of_store)?;
+        let found = self.config.image.resolve(name).map_err(of_store)?;
         let reference = match image::Reference::parse(name) {
             Ok(reference) => reference,
             // An id names no registry.
             Err(error) => return found.map(|image| image.id.clone()).ok_or_else(|| of_store(error)),
         };
-        let full = reference.to_string();
-        let named = found.filter(|image| reference.digest().is_some() || image.refs.contains(&full));
-        if let Some(image) = named
-            && !store.is_pulled(&full)
-        {
+        if let Some(image) = found.filter(|image| self.was_given(&reference, image)) {
             return Ok(image.id.clone());
         }
         let login = crate::login(request.auth.as_ref(), reference.domain())?;
         let pulled = self.config.puller.pull(&reference, login).await;
         pulled.map(|image| image.id.clone()).map_err(|error| self.of_pull(error))
+    }
+
+    /// Whether it was an archive, and no registry, that gave the image this name.
+    fn was_given(&self, reference: &image::Reference, image: &image::Image) -> bool {
+        let store = &self.config.image;
+        if reference.digest().is_none() {
+            let full = reference.to_string();
+            return image.refs.contains(&full) && !store.is_pulled(&full);
+        }
+        // A digest has no record of its own; the names in its repository tell.
+        let repository = format!("{}:", reference.repository());
+        let mut names = image.refs.iter().filter(|name| name.starts_with(&repository)).peekable();
+        names.peek().is_some() && names.all(|name| !store.is_pulled(name))
     }
 
     /// What a failed pull means to the caller. Whatever a registry does, this runtime is there and has answered.

@@ -217,13 +217,15 @@ fn max_restart_delay(value: Option<Duration>) -> Result<Duration, ConfigError> {
 }
 
 fn parse_headers(flags: &[String]) -> Result<Vec<(String, String)>, ConfigError> {
-    let wrong = |text: &str| value_error("--manifest-url-header", text, "expected name:value");
+    // It may be a credential: which one it is is told, not how it reads.
+    let wrong = |at: usize| value_error("--manifest-url-header", format!("header {}", at + 1), "expected name:value");
     flags
         .iter()
-        .map(|text| {
-            let (name, value) = text.split_once(':').ok_or_else(|| wrong(text))?;
+        .enumerate()
+        .map(|(at, text)| {
+            let (name, value) = text.split_once(':').ok_or_else(|| wrong(at))?;
             match name.trim() {
-                "" => Err(wrong(text)),
+                "" => Err(wrong(at)),
                 name => Ok((name.to_owned(), value.trim().to_owned())),
             }
         })
@@ -341,6 +343,15 @@ mod tests {
         std::fs::write(&path, "apiVersion: v1\nkind: Pod\n").unwrap();
         let config = load(&RunFlags { config: Some(path.clone()), ..RunFlags::default() }, "n").unwrap();
         assert_eq!(config.manifests, Some(path));
+    }
+
+    #[test]
+    fn s_b23_a_header_that_is_wrong_is_not_shown() {
+        let headers = ["a:b", "Authorization Bearer geheim", ":geheim"].map(String::from);
+        for (headers, expected) in [(&headers[..2], "header 2"), (&headers[2..], "header 1")] {
+            let error = parse_headers(headers).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("geheim"), "{error}");
+        }
     }
 
     #[test]

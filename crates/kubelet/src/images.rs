@@ -1,5 +1,6 @@
 //! The images as the command line sees them: the embedded engine's store, or those of the runtime.
 
+use cri::calls::Calls;
 use cri::{Code, Runtime, v1};
 use image::{ImportOptions, PullError, Puller, Reference, Store};
 use server::{
@@ -12,8 +13,8 @@ use std::sync::Arc;
 pub(crate) enum Images {
     /// Ours; the engine knows which ones its containers use.
     Store { store: Arc<Store>, engine: Arc<dyn Runtime>, puller: Arc<Puller> },
-    /// The runtime's, with the way to import there.
-    Runtime { runtime: Arc<dyn Runtime>, import_with: &'static str },
+    /// The runtime's, with what it is being asked and the way to import there.
+    Runtime { runtime: Arc<dyn Runtime>, calls: Arc<Calls>, import_with: &'static str },
 }
 
 impl Images {
@@ -79,7 +80,8 @@ impl Images {
     pub(crate) fn pulls(&self) -> Vec<ImagePull> {
         match self {
             Self::Store { puller, .. } => puller.under_way().into_iter().map(under_way).collect(),
-            Self::Runtime { .. } => Vec::new(),
+            // No runtime tells how far it is.
+            Self::Runtime { calls, .. } => calls.pulls().into_iter().map(no_figures).collect(),
         }
     }
 
@@ -181,6 +183,10 @@ fn of_call(error: cri::Error) -> Failed {
             | Code::Unimplemented
     );
     Failed { message: error.message, another_may_help: !certain }
+}
+
+fn no_figures(reference: String) -> ImagePull {
+    ImagePull { reference, done_bytes: 0, total_bytes: None, layers: Vec::new() }
 }
 
 fn under_way(pull: image::PullProgress) -> ImagePull {

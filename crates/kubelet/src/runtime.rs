@@ -85,7 +85,7 @@ fn elsewhere(runtime: Arc<dyn Runtime>, import_with: &'static str) -> Opened {
     let watched = Watched::new(runtime);
     let calls = watched.calls();
     let runtime: Arc<dyn Runtime> = Arc::new(watched);
-    let images = Images::Runtime { runtime: Arc::clone(&runtime), import_with };
+    let images = Images::Runtime { runtime: Arc::clone(&runtime), calls: Arc::clone(&calls), import_with };
     Opened { runtime, calls, images, embedded: None }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod defaults;
 pub mod docker_config;
+pub mod duration;
 pub mod env;
 pub mod field;
 pub mod hosts;

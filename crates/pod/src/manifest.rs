@@ -14,6 +14,7 @@ use crate::secret::PullSecret;
 use crate::support::{self, plain};
 use crate::{defaults, validate};
 use k8s_openapi::api::core::v1::Pod;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -132,6 +133,39 @@ pub fn parse(file: &str, bytes: &[u8]) -> Manifest {
         reader.manifest.errors.iter_mut().for_each(|error| error.document = None);
     }
     reader.manifest
+}
+
+/// Reads the one object of a file that is no manifest, of a type of one's own, as strictly as manifests are read. `check` looks at
+/// it when its fields are known and of the right types.
+///
+/// # Errors
+/// Everything that is wrong, with its line.
+pub fn object_of<T: DeserializeOwned>(
+    file: &str,
+    bytes: &[u8],
+    check: impl FnOnce(&T) -> Vec<FieldError>,
+) -> Result<T, Vec<ManifestError>> {
+    let mut documents = text::documents(bytes).map_err(|failure| vec![failure.in_file(file)])?;
+    let decoded = match (documents.pop(), documents.len()) {
+        (Some(value), 0) => decode::object::<T>(value),
+        (_, more) => {
+            let found = if more == 0 { "none" } else { "several" };
+            let error = FieldError::with_found("(document)", found, "expected one document");
+            decode::Decoded { object: None, errors: vec![error], taken_out: Vec::new() }
+        }
+    };
+    let mut errors = decoded.errors;
+    let object = decoded.object.filter(|_| errors.is_empty());
+    if let Some(object) = &object {
+        errors = check(object);
+    }
+    let told = errors.into_iter().map(Problem::Field);
+    // The first document: that is where the lines are looked up.
+    let in_file = |problem| ManifestError { file: file.to_owned(), document: Some(1), position: None, problem };
+    let mut told: Vec<ManifestError> = told.map(in_file).collect();
+    locate::fill_in(bytes, &mut told);
+    told.iter_mut().for_each(|error| error.document = None);
+    object.filter(|_| told.is_empty()).ok_or(told)
 }
 
 /// The `kind` of the first document; none if there is none or the text cannot be read.

@@ -68,7 +68,7 @@ fn a_pod_keeps_a_hundred_and_all_keep_a_thousand() {
         tell(&mut events, 1_000_000 + pod, &format!("pod{pod}"), "m");
     }
     assert_eq!(told(&events).len(), 1_000);
-    assert_eq!(events.pods.len(), 1_000, "nothing is left of pods without events");
+    assert_eq!(events.of.len(), 1_000, "nothing is left of pods without events");
     let names: std::collections::BTreeSet<String> =
         events.all().iter().map(|record| record.to_v1("n").metadata.name.unwrap()).collect();
     assert_eq!(names.len(), 1_000);

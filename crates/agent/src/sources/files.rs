@@ -18,7 +18,7 @@ use super::last_good::{Change, LastGood};
 use super::text::{self, Content};
 use super::{FileReport, Problem, SourceReport};
 
-mod read;
+pub(crate) mod read;
 
 use read::{Fingerprint, ReadError};
 

@@ -169,6 +169,7 @@ fn plain_type(expected: &str) -> String {
         "a boolean" => "true or false".to_owned(),
         "Quantity" => "a quantity, as in 500m, 2 or 1.5Gi".to_owned(),
         "IntOrString" => "a whole number or a string".to_owned(),
+        name if name.starts_with("struct ") => "a mapping".to_owned(),
         name if name.starts_with(|c: char| c.is_ascii_uppercase()) => format!("a mapping with the fields of {name}"),
         other => other.to_owned(),
     }

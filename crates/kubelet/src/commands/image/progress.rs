@@ -175,7 +175,7 @@ fn so_far(pull: &ImagePull) -> String {
             format!("{percent} %, {} of {}", human_size(pull.done_bytes), human_size(total))
         }
         (_, Some(_)) => "nothing to fetch".to_owned(),
-        (_, None) => "asking the registry".to_owned(),
+        (_, None) => "under way".to_owned(),
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn how_far_it_is() {
-        assert_eq!(so_far(&pull(None, vec![])), "asking the registry");
+        assert_eq!(so_far(&pull(None, vec![])), "under way");
         assert_eq!(so_far(&pull(Some(0), vec![])), "nothing to fetch");
         assert_eq!(state(&layer("a", 1_000_000, LayerState::Fetching)), "1.0 MB of 2.0 MB");
         assert_eq!(state(&layer("a", 0, LayerState::Waiting)), "waiting, 2.0 MB");
