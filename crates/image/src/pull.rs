@@ -194,3 +194,6 @@ impl Puller {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,7 @@ mod tests {
         incoming(&[b"ab", b"", b"cde"], Some(())).read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"abcde");
         incoming(&[], Some(())).read_to_end(&mut bytes).unwrap();
-        for cut in [&[][..], &[b"ab"], &[b"ab", b"cde"]] {
+        for cut in [&[][..], &[&b"ab"[..]], &[b"ab", b"cde"]] {
             assert!(incoming(cut, None).read_to_end(&mut bytes).is_err(), "{cut:?}");
         }
         let mut ended = incoming(&[b"x"], Some(()));
