@@ -26,7 +26,7 @@ struct World<'a> {
     /// Written or taken away by the layer that is being made.
     touched: BTreeSet<String>,
     /// Regular files of the layer that is being made.
-    files: Vec<String>,
+    files: Vec<(String, Attributes)>,
 }
 
 /// So many layers, lowest first.
@@ -93,7 +93,8 @@ impl World<'_> {
             self.paths.iter().filter(|(_, kind)| **kind == Kind::Directory).map(|(p, _)| p).collect();
         let parent = dirs[self.dice.below(dirs.len() as u64) as usize].clone();
         let mut path = format!("{parent}/{}", self.name());
-        let unnamed = self.dice.chance(8) && path.len() < 300;
+        // Not where a file may have been in a lower layer: containerd looks for the directory's like beneath that file.
+        let unnamed = self.dice.chance(40) && PLACES.contains(&parent.as_str());
         let full = if unnamed { format!("{path}/{}", self.name()) } else { path.clone() };
         // A path whose like is there, or was taken away by this very layer.
         if self.paths.contains_key(&path) || self.touched.contains(&path) || full.len() > 1000 {
@@ -126,8 +127,9 @@ impl World<'_> {
                 Kind::Other
             }
             78..90 if !self.files.is_empty() => {
-                let to = self.files[self.dice.below(self.files.len() as u64) as usize].clone();
-                layer.hard_link(path, &Attributes::mode(0o644), &to);
+                // As archivers do it: a link says once more what the file is.
+                let (to, attributes) = self.files[self.dice.below(self.files.len() as u64) as usize].clone();
+                layer.hard_link(path, &attributes, &to);
                 Kind::Other
             }
             _ => {
@@ -151,7 +153,7 @@ impl World<'_> {
             attributes.xattrs.insert("security.capability".to_owned(), CAPABILITY.to_vec());
         }
         layer.file(path, &attributes, &content);
-        self.files.push(path.to_owned());
+        self.files.push((path.to_owned(), attributes));
     }
 
     /// What lower layers have and this one has not touched, neither itself nor anything in it.
@@ -238,7 +240,8 @@ impl World<'_> {
     /// Now and then an attribute of the user's, which may hold any bytes.
     fn note(&mut self, attributes: &mut Attributes) {
         if self.dice.chance(15) {
-            let value = (0..self.dice.below(300)).map(|at| (at as u8).wrapping_mul(7) ^ b'\n').collect();
+            // A record without a value would take the attribute away.
+            let value = (0..1 + self.dice.below(300)).map(|at| (at as u8).wrapping_mul(7) ^ b'\n').collect();
             attributes.xattrs.insert("user.note".to_owned(), value);
         }
     }
