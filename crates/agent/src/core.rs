@@ -35,8 +35,9 @@ pub struct Agent {
     node: Arc<NodeFacts>,
     mux: Mux,
     wanted: BTreeMap<String, Wanted>,
-    /// By namespace and name.
     secrets: Secrets,
+    /// Counts how often they changed.
+    secrets_revision: u64,
     entries: BTreeMap<String, Entry>,
     /// Deadlines of the entries.
     timers: BTreeSet<(Millis, String)>,
@@ -73,6 +74,7 @@ impl Agent {
             mux: Mux::new(sources),
             wanted: BTreeMap::new(),
             secrets: Secrets::new(),
+            secrets_revision: 0,
             entries: BTreeMap::new(),
             timers: BTreeSet::new(),
             unclaimed: BTreeMap::new(),

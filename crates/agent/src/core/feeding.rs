@@ -23,11 +23,17 @@ impl Agent {
         if let Some((stamp, observed)) = performed.observed {
             self.observe(now, uid, (stamp, observed), outbox);
         }
+        let mut outdated = false;
         if let Some(entry) = self.entries.get_mut(uid) {
-            entry.in_flight.remove(&id);
+            let flight = entry.in_flight.remove(&id);
+            outdated = flight.is_some_and(|flight| flight.secrets_revision != self.secrets_revision);
             entry.note_done(&performed.outcome);
         }
         self.feed(now, uid, Input::Completed { id, outcome: performed.outcome }, outbox);
+        if outdated {
+            // It may have been a pull that failed without a secret that is there by now.
+            self.feed(now, uid, Input::ImagesChanged, outbox);
+        }
     }
 
     pub(super) fn observe(&mut self, now: Now, uid: &str, (stamp, pod): (Millis, ObservedPod), outbox: &mut Outbox) {
@@ -81,6 +87,7 @@ impl Agent {
             Effect::EnsureImage { .. } => self.pull_secrets(uid),
             _ => Default::default(),
         };
+        let secrets_revision = self.secrets_revision;
         let entry = self.entries.get_mut(uid)?;
         let Life::Machine(machine) = &entry.life else { return None };
         if let Effect::RunSandbox { attempt } = &effect {
@@ -94,7 +101,7 @@ impl Agent {
         };
         let cancel = CancellationToken::new();
         let is_probe = matches!(effect, Effect::Probe { .. });
-        entry.in_flight.insert(id, Flight { cancel: cancel.clone(), is_probe });
+        entry.in_flight.insert(id, Flight { cancel: cancel.clone(), is_probe, secrets_revision });
         let job = Job {
             key: entry.key.clone(),
             pod: entry.pod.clone(),

@@ -30,6 +30,7 @@ impl Agent {
         let secrets = self.mux.secrets();
         let changed = secrets != self.secrets;
         self.secrets = secrets;
+        self.secrets_revision += u64::from(changed);
         changed
     }
 

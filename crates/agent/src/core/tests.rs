@@ -1,3 +1,4 @@
+mod secrets;
 mod taking_over;
 
 use cri::keys::PodKey;
