@@ -81,11 +81,13 @@ fn told(pruned: &server::Pruned) -> String {
     out
 }
 
-/// An image by a name that a person knows it by; by its id if it has lost all.
+/// An image by the names that people know it by; by its id if it has lost all.
 fn named(names: &[String], id: &str) -> String {
-    match names.first() {
-        Some(name) => format!("{} ({})", printable(name), short(id)),
-        None => short(id),
+    let tags: Vec<String> = names.iter().filter(|name| !name.contains('@')).map(|name| printable(name)).collect();
+    match (tags.is_empty(), names.first()) {
+        (false, _) => format!("{} ({})", tags.join(", "), short(id)),
+        (true, Some(digest)) => format!("{} ({})", printable(digest), short(id)),
+        (true, None) => short(id),
     }
 }
 
@@ -115,9 +117,16 @@ mod tests {
             names: names.iter().map(ToString::to_string).collect(),
             size_bytes: 2_000_000,
         };
-        let removed = vec![image(&["docker.io/library/a:1", "docker.io/library/a@sha256:0"]), image(&[])];
+        let removed = vec![
+            image(&["r.example/a:1", "r.example/a:2", "r.example/a@sha256:0"]),
+            image(&["r.example/b@sha256:1"]),
+            image(&[]),
+        ];
         let pruned = server::Pruned { removed, failed: Vec::new(), freed_bytes: 1_500_000 };
-        let expected = "removed docker.io/library/a:1 (0123456789ab)\nremoved 0123456789ab\nfreed 1.5 MB of disk\n";
+        let expected = "removed r.example/a:1, r.example/a:2 (0123456789ab)\n\
+                        removed r.example/b@sha256:1 (0123456789ab)\n\
+                        removed 0123456789ab\n\
+                        freed 1.5 MB of disk\n";
         assert_eq!(told(&pruned), expected);
     }
 
