@@ -1,5 +1,9 @@
 //! Names, removal, and what is left after a crash or damage.
 
+mod pulls;
+mod races;
+mod twins;
+
 use super::Store;
 use crate::error::{Error, Result};
 use crate::import::ImportOptions;
