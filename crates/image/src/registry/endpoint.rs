@@ -3,11 +3,15 @@
 use super::tls::Tls;
 use reqwest::header::HeaderMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 use url::{Host, Url};
 
 /// The domain that stands for Docker's registry, and the host that serves it.
 const DOCKER_DOMAIN: &str = "docker.io";
 const DOCKER_HOST: &str = "registry-1.docker.io";
+
+/// A plain server may take a TLS handshake for the beginning of a long line, and wait for its end.
+const LOOPBACK_CONNECT: Duration = Duration::from_secs(2);
 
 /// A host that may have what a reference names.
 #[derive(Clone)]
@@ -34,13 +38,14 @@ impl Endpoint {
     pub(super) fn of(domain: &str) -> Option<Self> {
         let host = if domain == DOCKER_DOMAIN { DOCKER_HOST } else { domain };
         let base = Url::parse(&format!("https://{host}/v2")).ok()?;
+        let or_plain = is_loopback(&base) && !domain.ends_with(":443");
         Some(Self {
             pull: true,
             resolve: true,
             own: true,
-            or_plain: is_loopback(&base) && !domain.ends_with(":443"),
+            or_plain,
             namespace: None,
-            tls: Tls::default(),
+            tls: Tls { connect_within: or_plain.then_some(LOOPBACK_CONNECT), ..Tls::default() },
             headers: HeaderMap::new(),
             base,
         })

@@ -2,7 +2,7 @@
 
 use super::RegistryError;
 use super::endpoint::{Endpoint, authority};
-use super::tls::{read_identity, read_roots};
+use super::tls::{Tls, read_identity, read_roots};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -125,7 +125,7 @@ impl HostsFile<'_> {
                 let base = base("server", url, table)?;
                 // What speaks of every registry is trusted with the credentials of none.
                 let own = self.scope == Scope::This || self.is_own(&base);
-                Endpoint { own, or_plain: false, namespace: self.namespace(&base), base, ..self.own.clone() }
+                Endpoint { own, namespace: self.namespace(&base), ..named(base) }
             }
         };
         self.settings("", table, &mut own)?;
@@ -134,13 +134,7 @@ impl HostsFile<'_> {
 
     fn endpoint(&self, at: &str, url: &str, settings: &Table) -> Result<Endpoint, String> {
         let base = base(at.trim_end_matches('.'), url, settings)?;
-        let mut endpoint = Endpoint {
-            own: self.is_own(&base),
-            or_plain: false,
-            namespace: self.namespace(&base),
-            base,
-            ..self.own.clone()
-        };
+        let mut endpoint = Endpoint { own: self.is_own(&base), namespace: self.namespace(&base), ..named(base) };
         self.settings(at, settings, &mut endpoint)?;
         Ok(endpoint)
     }
@@ -189,6 +183,20 @@ impl HostsFile<'_> {
     /// Paths in the file start at its directory.
     fn beside(&self, path: &str) -> PathBuf {
         self.path.parent().map_or_else(|| path.into(), |dir| dir.join(path))
+    }
+}
+
+/// A host by its URL, of which nothing else is known.
+fn named(base: Url) -> Endpoint {
+    Endpoint {
+        base,
+        pull: true,
+        resolve: true,
+        own: false,
+        or_plain: false,
+        namespace: None,
+        tls: Tls::default(),
+        headers: HeaderMap::new(),
     }
 }
 

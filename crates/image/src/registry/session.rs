@@ -95,16 +95,15 @@ impl Session {
         let mut hosts = self.inner.hosts(Want::Tag);
         while let Some(endpoint) = hosts.next() {
             let tag = self.inner.tag();
-            let found = if endpoint.pull {
-                self.inner.get(endpoint, tag, None).await
-            } else {
+            if !endpoint.pull {
                 // It knows tags alone: the content is others'.
                 match self.inner.head(endpoint, tag).await {
-                    Ok(digest) => self.fetch(&digest, None).await,
-                    Err(error) => Err(error),
+                    Ok(digest) => return self.fetch(&digest, None).await,
+                    Err(error) => hosts.failed(error),
                 }
-            };
-            match found {
+                continue;
+            }
+            match self.inner.get(endpoint, tag, None).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => hosts.failed(error),
             }
