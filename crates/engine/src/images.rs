@@ -58,17 +58,10 @@ impl Core {
         pulled.map(|image| image.id.clone()).map_err(|error| self.of_pull(error))
     }
 
-    /// Whether it was an archive, and no registry, that gave the image this name.
+    /// Whether no registry need be asked what the name means: an archive gave it to the image, or it is a digest.
     fn was_given(&self, reference: &image::Reference, image: &image::Image) -> bool {
-        let store = &self.config.image;
-        if reference.digest().is_none() {
-            let full = reference.to_string();
-            return image.refs.contains(&full) && !store.is_pulled(&full);
-        }
-        // A digest has no record of its own; the names in its repository tell.
-        let repository = format!("{}:", reference.repository());
-        let mut names = image.refs.iter().filter(|name| name.starts_with(&repository)).peekable();
-        names.peek().is_some() && names.all(|name| !store.is_pulled(name))
+        let full = reference.to_string();
+        reference.digest().is_some() || image.refs.contains(&full) && !self.config.image.is_pulled(&full)
     }
 
     /// What a failed pull means to the caller. Whatever a registry does, this runtime is there and has answered.

@@ -69,7 +69,7 @@ async fn what_is_there_is_not_fetched_again() {
     // By its digest alone it needs no name.
     let by_digest = format!("app@{digest}");
     assert_eq!(world.pull(&by_digest).await.unwrap(), named);
-    assert_eq!(world.asked(), [format!("HEAD manifests/{digest}")]);
+    assert!(world.asked().is_empty(), "and nobody need be asked what it means");
     // The tag moves to another image, of which one layer is there.
     world.image("app:1", &[layer("a"), layer("new")]);
     let moved = world.pull("app:1").await.unwrap();
@@ -135,7 +135,7 @@ async fn s_b25_of_an_index_what_fits_best_is_pulled() {
         let name = digest.rsplit('/').next().unwrap();
         assert_eq!(world.pull(name).await.unwrap().id, image.id);
     }
-    assert!(world.asked().iter().all(|asked| asked.starts_with("HEAD ")));
+    assert!(world.asked().is_empty());
 
     index(&world, "other:1", &["linux/s390x", "unknown/unknown", "windows/amd64"]);
     let message = cause(world.pull("other:1").await.unwrap_err()).to_string();

@@ -262,14 +262,15 @@ async fn s_b14_a_layer_that_fails_in_mid_stream_ends_the_pull_at_once() {
     bad.extend((0..1_000_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()));
     let layers = [layer("first"), bad, layer("last")];
     world.image("bad:1", &layers);
+    let bad = blob(&layers[1]);
     world.hold(&blob(&layers[0]), 5);
-    world.hold(&blob(&layers[1]), 500_000);
+    world.hold(&bad, 500_000);
     world.hold(&blob(&layers[2]), 5);
-    refused_saying(&world, "bad:1", &blob(&layers[1])).await;
+    refused_saying(&world, "bad:1", &bad).await;
     until("the others are given up", || world.open() == 0).await;
     let pulls: Vec<_> = (0..100).map(|_| world.spawn("bad:1", None)).collect();
     for pull in pulls {
-        assert!(pull.await.unwrap().unwrap_err().to_string().contains(&blob(&layers[1])));
+        assert!(pull.await.unwrap().unwrap_err().to_string().contains(&bad));
     }
     assert!(world.puller.under_way().is_empty());
     until("nothing is on its way", || world.open() == 0).await;

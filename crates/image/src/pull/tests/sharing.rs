@@ -159,7 +159,7 @@ async fn who_waits_for_a_layer_of_a_pull_that_is_given_up_brings_it() {
     .await;
     first.abort();
     until("the second one fetches it", || {
-        world.puller.under_way().len() == 1 && world.puller.under_way()[0].done_bytes == 3
+        world.puller.under_way().len() == 1 && world.puller.under_way()[0].layers[0].done_bytes == 3
     })
     .await;
     world.go_on();
