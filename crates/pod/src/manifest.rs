@@ -149,8 +149,8 @@ pub fn object_of<T: DeserializeOwned>(
     let decoded = match (documents.pop(), documents.len()) {
         (Some(value), 0) => decode::object::<T>(value),
         (_, more) => {
-            let found = if more == 0 { "none" } else { "several" };
-            let error = FieldError::with_found("(document)", found, "expected one document");
+            let count = if more == 0 { "none" } else { "several" };
+            let error = FieldError::new("(document)", format!("holds {count}: expected one document"));
             decode::Decoded { object: None, errors: vec![error], taken_out: Vec::new() }
         }
     };

@@ -10,7 +10,7 @@ use pod::docker_config::Pattern;
 use pod::field::FieldError;
 use pod::manifest::{self, ManifestError, Problem};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::plugin::{API_VERSIONS, Plugin};
 use crate::credentials::CredentialsError;
@@ -49,7 +49,7 @@ struct ProviderEntry {
     api_version: String,
     args: Option<Vec<String>>,
     env: Option<Vec<EnvVar>>,
-    token_attributes: Option<IgnoredAny>,
+    token_attributes: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
