@@ -1,7 +1,7 @@
 //! A URL that answers with manifests, asked again and again. Whatever goes wrong, the last good answer stays in force,
 //! also over a restart with the URL down.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,6 @@ pub enum UrlError {
 }
 
 /// One URL.
-#[derive(Debug)]
 pub(crate) struct UrlSource {
     source: usize,
     /// Without credentials, for logs and statuses.
@@ -48,6 +47,13 @@ pub(crate) struct UrlSource {
     problem: Option<Problem>,
     since: Timestamp,
     reported: bool,
+}
+
+/// The target has credentials in it, and so may have the answer.
+impl fmt::Debug for UrlSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UrlSource").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl UrlSource {

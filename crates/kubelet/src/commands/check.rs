@@ -81,6 +81,8 @@ mod tests {
         let good = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: busybox}]}\n";
         std::fs::write(dir.path().join("a.yaml"), good).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "not a manifest").unwrap();
+        let secret = "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata: {name: s}\nstringData: {.dockerconfigjson: '{\"auths\": {\"r.example\": {\"auth\": \"YTpi\"}}}'}\n";
+        std::fs::write(dir.path().join("s.yaml"), secret).unwrap();
         assert_eq!(run(CheckArgs { paths: vec![dir.path().into()] }).unwrap(), 0);
         std::fs::write(dir.path().join("b.yml"), good.replace("image", "imgae")).unwrap();
         assert_eq!(run(CheckArgs { paths: vec![dir.path().into()] }).unwrap(), WRONG);
