@@ -144,10 +144,9 @@ impl Want<'_> {
         let gate = &self.world.pulls;
         let credentials = &self.world.config.images.credentials;
         let credentials = credentials.for_image(&self.spec.image, &self.job.pull_secrets).await;
-        let turn = gate.turn().await;
+        let _turn = gate.turn().await;
         // Those before may have brought the very image.
-        if turn.waited
-            && self.job.pull_policy == PullPolicy::IfNotPresent
+        if self.job.pull_policy == PullPolicy::IfNotPresent
             && let Ok(Some(present)) = self.look().await
         {
             return Ok(Turned::Present(present));

@@ -19,8 +19,6 @@ pub(crate) struct Gate {
 /// While it is held, the pull counts.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
-    /// Others went before.
-    pub(crate) waited: bool,
     _permit: Option<SemaphorePermit<'a>>,
 }
 
@@ -36,12 +34,12 @@ impl Gate {
     }
 
     pub(crate) async fn turn(&self) -> Turn<'_> {
-        let Some(turns) = &self.turns else { return Turn { waited: false, _permit: None } };
-        match turns.try_acquire() {
-            Ok(permit) => Turn { waited: false, _permit: Some(permit) },
+        let permit = match &self.turns {
             // Nobody closes it: every wait ends with a permit.
-            Err(_) => Turn { waited: true, _permit: turns.acquire().await.ok() },
-        }
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
+        Turn { _permit: permit }
     }
 
     /// Whether a pull may begin at this moment; it counts as begun then.

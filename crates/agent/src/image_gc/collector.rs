@@ -50,7 +50,7 @@ pub(super) struct Collector {
 }
 
 /// What a look at everything shows.
-struct View {
+pub(super) struct View {
     images: Vec<v1::Image>,
     names: Names,
     /// What pods want, as their specs name it.
@@ -170,7 +170,7 @@ impl Collector {
     }
 
     /// Looks at everything. What is used is noted as used at this moment.
-    async fn view(&mut self) -> Result<View, PruneError> {
+    pub(super) async fn view(&mut self) -> Result<View, PruneError> {
         let runtime = self.surroundings.world.runtime.clone();
         let listed = self.answer("list the images", runtime.list_images(v1::ListImagesRequest::default())).await?;
         let images = listed.images;
@@ -232,7 +232,7 @@ impl Collector {
     }
 
     /// Removes one image, unless somebody has come meanwhile who wants it.
-    async fn remove(&mut self, view: &mut View, id: &str, pruned: &mut Pruned) -> Result<(), PruneError> {
+    pub(super) async fn remove(&mut self, view: &mut View, id: &str, pruned: &mut Pruned) -> Result<(), PruneError> {
         let wanted = self.wanted().await?;
         let new: BTreeSet<String> = wanted.difference(&view.wanted).cloned().collect();
         self.use_all(view, &new).await?;

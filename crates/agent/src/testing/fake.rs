@@ -418,7 +418,7 @@ impl Runtime for Fake {
     }
 
     async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
-        Ok(self.images.status(request))
+        self.images.status(request)
     }
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {

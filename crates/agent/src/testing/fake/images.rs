@@ -29,6 +29,8 @@ struct State {
     /// Each image is a file here, by its id.
     dir: Option<PathBuf>,
     sandbox_image: Option<String>,
+    /// What looking for an image comes to.
+    blind: Option<Error>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +81,10 @@ impl Images {
         self.lock().sandbox_image = Some(name.to_owned());
     }
 
+    pub(crate) fn go_blind(&self, error: Error) {
+        self.lock().blind = Some(error);
+    }
+
     pub(crate) fn asked(&self) -> Vec<(String, Option<String>)> {
         self.lock().asked.clone()
     }
@@ -97,9 +103,13 @@ impl Images {
         v1::ListImagesResponse { images: self.lock().here.clone() }
     }
 
-    pub(super) fn status(&self, request: v1::ImageStatusRequest) -> v1::ImageStatusResponse {
+    pub(super) fn status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
         let name = request.image.unwrap_or_default().image;
-        v1::ImageStatusResponse { image: self.lock().find(&name).cloned(), ..Default::default() }
+        let state = self.lock();
+        match &state.blind {
+            Some(error) => Err(error.clone()),
+            None => Ok(v1::ImageStatusResponse { image: state.find(&name).cloned(), ..Default::default() }),
+        }
     }
 
     pub(super) async fn pull(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
