@@ -259,16 +259,21 @@ async fn s_b14_a_layer_that_fails_in_mid_stream_ends_the_pull_at_once() {
     let world = World::new().await;
     // Bad from its second member on, with more to come that never does; and others that never come at all.
     let mut bad = Tar::new().file("a", b"x").raw(&[b'?'; 2048]).build();
-    bad.extend((0..1_000_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()));
+    bad.extend((0..100_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()));
     let layers = [layer("first"), bad, layer("last")];
     world.image("bad:1", &layers);
+    // Other images that share the layers.
+    for number in 0..20 {
+        world.image(&format!("also-bad:{number}"), &[&layers[..], &[layer(&format!("own-{number}"))]].concat());
+    }
     let bad = blob(&layers[1]);
     world.hold(&blob(&layers[0]), 5);
-    world.hold(&bad, 500_000);
+    world.hold(&bad, 200_000);
     world.hold(&blob(&layers[2]), 5);
     refused_saying(&world, "bad:1", &bad).await;
     until("the others are given up", || world.open() == 0).await;
-    let pulls: Vec<_> = (0..100).map(|_| world.spawn("bad:1", None)).collect();
+    let many = (0..80).map(|_| "bad:1".to_owned()).chain((0..20).map(|number| format!("also-bad:{number}")));
+    let pulls: Vec<_> = many.map(|name| world.spawn(&name, None)).collect();
     for pull in pulls {
         assert!(pull.await.unwrap().unwrap_err().to_string().contains(&bad));
     }

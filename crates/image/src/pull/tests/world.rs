@@ -210,6 +210,7 @@ pub(super) async fn reopen(dir: &Path) -> Arc<Store> {
 async fn listen(listener: TcpListener, site: Arc<Site>) {
     while let Ok((stream, _)) = listener.accept().await {
         let site = site.clone();
+        stream.set_nodelay(true).unwrap();
         // Whatever ends a connection, the client will say what it made of it.
         tokio::spawn(async move { converse(stream, &site).await.ok() });
     }
