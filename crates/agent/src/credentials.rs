@@ -5,6 +5,7 @@ mod providers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cri::v1;
 use pod::PullSecret;
@@ -16,6 +17,8 @@ use providers::Providers;
 
 /// Credentials given for one image; more would be tried for hours.
 const TRIED_MAX: usize = 100;
+/// For all of docker's configuration.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where credentials are found.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +96,12 @@ impl Credentials {
         let mut found = Found::default();
         secrets.iter().for_each(|secret| found.add(&secret.config, image));
         let docker = self.docker.clone();
-        match tokio::task::spawn_blocking(move || docker.look()).await {
-            Ok(configs) => configs.iter().for_each(|config| found.add(config, image)),
-            Err(error) => warn!(%error, "looking for docker's configuration broke off"),
+        let looking = tokio::task::spawn_blocking(move || docker.look());
+        match tokio::time::timeout(READ_WITHIN, looking).await {
+            Ok(Ok(configs)) => configs.iter().for_each(|config| found.add(config, image)),
+            Ok(Err(error)) => warn!(%error, "looking for docker's configuration broke off"),
+            // A home on a file system that hangs.
+            Err(_) => warn!(image, "docker's configuration is not read within {} s", READ_WITHIN.as_secs()),
         }
         for config in self.providers.for_image(image).await {
             found.add(&config, image);

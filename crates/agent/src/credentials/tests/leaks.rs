@@ -4,7 +4,6 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 use cri::Runtime;
 use tracing_subscriber::EnvFilter;
