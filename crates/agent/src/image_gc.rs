@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::core::Message;
 use crate::effects::World;
@@ -82,9 +83,15 @@ pub(crate) async fn look_after_images(
     mut asked: mpsc::Receiver<Asked>,
     stop: CancellationToken,
 ) {
+    let first_after = surroundings.world.config.images.gc.min_age.min(EVERY);
     let mut collector = Collector::new(surroundings, disk::measure);
+    let idle = collector.is_idle();
     let work = async {
-        let mut next = Instant::now();
+        if !idle && let Err(error) = collector.look().await {
+            debug!(%error, "images are looked at later, and taken for younger than they are");
+        }
+        // Whoever put an image there while no kubelet ran has this time to add the pod that wants it.
+        let mut next = Instant::now() + first_after;
         loop {
             tokio::select! {
                 Some(reply) = asked.recv() => {
@@ -92,7 +99,7 @@ pub(crate) async fn look_after_images(
                     // Whoever asked may have gone meanwhile.
                     let _gone = reply.send(pruned);
                 }
-                () = sleep_until(next) => {
+                () = sleep_until(next), if !idle => {
                     let wait = match collector.round().await {
                         Next::Regular => EVERY,
                         Next::Soon => AGAIN,

@@ -43,8 +43,6 @@ pub(super) struct Collector {
     known: BTreeMap<String, Known>,
     /// When it began to look.
     since_ms: Millis,
-    /// The images were looked at before: what is new now has come since.
-    has_looked: bool,
     /// The last round failed: the next failure is told.
     failed: bool,
 }
@@ -97,14 +95,16 @@ impl Collector {
     pub(super) fn new(surroundings: Surroundings, measure: Measure) -> Self {
         let policy = policy(&surroundings.world.config.images.gc);
         let since_ms = clock::mono_ms();
-        Self { surroundings, measure, policy, known: BTreeMap::new(), since_ms, has_looked: false, failed: false }
+        Self { surroundings, measure, policy, known: BTreeMap::new(), since_ms, failed: false }
+    }
+
+    /// Whether nothing is ever to be removed, unless somebody asks.
+    pub(super) fn is_idle(&self) -> bool {
+        self.policy.is_idle()
     }
 
     /// Removes what takes too much room or is too old.
     pub(super) async fn round(&mut self) -> Next {
-        if self.policy.is_idle() {
-            return Next::Regular;
-        }
         match self.collect().await {
             Ok(()) => self.failed = false,
             Err(Failure::Look(PruneError::NotReady)) => return Next::Soon,
@@ -169,12 +169,18 @@ impl Collector {
         Ok(())
     }
 
-    /// Looks at everything. What is used is noted as used at this moment.
-    pub(super) async fn view(&mut self) -> Result<View, PruneError> {
+    /// Learns which images there are.
+    pub(super) async fn look(&mut self) -> Result<Vec<v1::Image>, PruneError> {
         let runtime = self.surroundings.world.runtime.clone();
         let listed = self.answer("list the images", runtime.list_images(v1::ListImagesRequest::default())).await?;
-        let images = listed.images;
-        self.note(&images);
+        self.note(&listed.images);
+        Ok(listed.images)
+    }
+
+    /// Looks at everything. What is used is noted as used at this moment.
+    pub(super) async fn view(&mut self) -> Result<View, PruneError> {
+        let images = self.look().await?;
+        let runtime = self.surroundings.world.runtime.clone();
         let wanted = self.wanted().await?;
         let in_use = self.answer("list the containers", usage::names_in_use(&*runtime)).await?;
         let mut view = View { names: Names::of(&images), images, wanted: BTreeSet::new(), used: BTreeSet::new() };
@@ -190,10 +196,9 @@ impl Collector {
         Ok(view)
     }
 
-    /// Remembers since when which image is there. Those of the first look were there for longer than anybody knows.
+    /// Remembers since when which image is there.
     fn note(&mut self, images: &[v1::Image]) {
-        let detected_ms = if self.has_looked { clock::mono_ms() } else { 0 };
-        self.has_looked = true;
+        let detected_ms = clock::mono_ms();
         let known = images.iter().map(|image| {
             let before = self.known.get(&image.id).copied();
             (image.id.clone(), before.unwrap_or(Known { detected_ms, used_ms: None }))
@@ -310,6 +315,6 @@ fn freed_bytes(before: Option<Disk>, after: Option<Disk>) -> u64 {
 fn in_words(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let Some(step) = (1..=UNITS.len()).rev().find(|step| bytes >> (10 * step) > 0) else { return format!("{bytes} B") };
-    let tenths = u128::from(bytes) * 10 >> (10 * step);
+    let tenths = (u128::from(bytes) * 10) >> (10 * step);
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[step - 1])
 }

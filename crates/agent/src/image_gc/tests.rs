@@ -139,15 +139,10 @@ async fn f_f01_what_is_new_stays_for_a_while() {
     let gc = ImageGcConfig { min_age: Duration::from_secs(3_600), ..ImageGcConfig::default() };
     let mut bed = Bed::new(gc, small_disk);
     bed.add_many(0..5);
-    bed.collector.round().await;
+    bed.collector.look().await.unwrap();
     bed.add_many(5..10);
     bed.collector.round().await;
-    assert_eq!(bed.fake.images.removed(), ["i0", "i1"], "those of before the first look are as old as can be");
-    bed.fake.images.make_stubborn("i2", Error::failed_precondition("in use"));
-    bed.want(&["app3:1", "app4:1"]);
-    bed.add_many(10..12);
-    bed.collector.round().await;
-    assert_eq!(bed.fake.images.removed(), ["i0", "i1"], "the rest is used or new");
+    assert!(bed.fake.images.removed().is_empty(), "nobody has had the time to want them");
 }
 
 #[tokio::test]
@@ -206,6 +201,7 @@ async fn a_disk_that_is_not_known_is_told() {
 async fn a_hundred_percent_is_never() {
     let mut bed = Bed::new(ImageGcConfig { high_percent: 100, ..at_once() }, small_disk);
     bed.add_many(0..10);
+    assert!(bed.collector.is_idle());
     bed.collector.round().await;
     assert!(bed.fake.images.removed().is_empty());
 }

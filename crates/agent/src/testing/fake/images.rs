@@ -36,7 +36,7 @@ struct State {
 #[derive(Debug, Clone)]
 enum Remote {
     /// For everybody, or for those who know the password.
-    Image(v1::Image, Option<String>),
+    Image(Box<v1::Image>, Option<String>),
     Broken(Error),
 }
 
@@ -58,7 +58,7 @@ impl Images {
     /// A registry has it; with a password only for those who know it.
     pub(crate) fn publish(&self, image: v1::Image, password: Option<&str>) {
         let name = image.repo_tags[0].clone();
-        self.lock().registry.insert(name, Remote::Image(image, password.map(str::to_owned)));
+        self.lock().registry.insert(name, Remote::Image(Box::new(image), password.map(str::to_owned)));
     }
 
     pub(crate) fn fail_pulls_of(&self, name: &str, error: Error) {
@@ -125,8 +125,9 @@ impl Images {
             }
             Some(Remote::Image(image, _)) => {
                 state.here.retain(|known| known.id != image.id);
-                state.here.push(image.clone());
-                Ok(v1::PullImageResponse { image_ref: image.id })
+                let image_ref = image.id.clone();
+                state.here.push(*image);
+                Ok(v1::PullImageResponse { image_ref })
             }
             Some(Remote::Broken(error)) => Err(error),
             None => match state.find(&name) {
