@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// A configuration with one credential for `registry`, whose user is named after it.
 fn config(registries: &[&str]) -> DockerConfig {
@@ -207,4 +208,46 @@ fn s_g07_nothing_shows_a_credential() {
     let config = config(&["r.example"]);
     let shown = format!("{config:?} {:?}", config.for_image("r.example/a").collect::<Vec<_>>());
     assert!(!shown.contains("canary"), "{shown}");
+}
+
+/// A glob without short cuts, to compare with.
+fn plainly_matches(glob: &[char], text: &[char]) -> bool {
+    match (glob, text) {
+        ([], []) => true,
+        (['*', rest @ ..], _) => (0..=text.len()).any(|taken| plainly_matches(rest, &text[taken..])),
+        (['?', rest @ ..], [_, text @ ..]) => plainly_matches(rest, text),
+        ([c, rest @ ..], [first, text @ ..]) => c == first && plainly_matches(rest, text),
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn s_m01_no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        parse(&bytes);
+        parse_legacy(&bytes);
+    }
+
+    #[test]
+    fn s_m01_no_entry_panics_or_is_shown(
+        registry in r#"[a-z.:/*?@\[\]^-]{0,20}|\PC{0,20}"#,
+        field in "auth|username|password|identitytoken|registrytoken|email",
+        value in r#"[A-Za-z0-9+/=\n]{0,40}|\PC{0,20}"#,
+    ) {
+        let secret = format!("{value}canary7f");
+        let config = serde_json::json!({ "auths": { &registry: { field: secret } } });
+        let parsed = parse(config.to_string().as_bytes());
+        let shown = format!("{parsed:?} {}", told(&parsed).join(" "));
+        prop_assert!(!shown.contains("canary7f"), "{}", shown);
+        prop_assert!(parsed.config.for_image("r.example/team/app:1").count() <= 1);
+    }
+
+    #[test]
+    fn labels_match_as_globs_do(glob in "[ab*?]{1,8}", text in "[ab]{1,8}") {
+        let pattern = Pattern::parse(&format!("{glob}.example")).unwrap();
+        let expected = plainly_matches(&glob.chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>());
+        prop_assert_eq!(pattern.matches(&format!("{text}.example/app:1")), expected);
+    }
 }
