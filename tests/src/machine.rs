@@ -86,7 +86,8 @@ pub(crate) fn own_groups(name: &str) -> Vec<PathBuf> {
     hierarchies.filter(real).map(|dir| dir.join(name)).collect()
 }
 
-fn free_port() -> u16 {
+/// Nobody listens there: not yet, or not any more.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 

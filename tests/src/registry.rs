@@ -154,7 +154,7 @@ impl Drop for Registry {
 fn configuration(dir: &Path, access: Access, wire: Wire) -> String {
     let dir = dir.display();
     let mut text = format!(
-        "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {dir}/data}}\n\
+        "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {dir}/data}}\n\
          http:\n  addr: 127.0.0.1:0\n"
     );
     if wire == Wire::Tls {
