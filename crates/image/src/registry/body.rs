@@ -25,6 +25,8 @@ pub(super) struct Answer {
     pub(super) asked: String,
     /// True when it came without a redirect to another host.
     pub(super) at_home: bool,
+    /// Query of the URL that a redirect led to: whoever has its signature can fetch what it names.
+    pub(super) signature: Option<String>,
     pub(super) progress_within: Duration,
 }
 
@@ -143,6 +145,13 @@ impl Secrets {
             self.add(text);
             text.split_once(' ').iter().for_each(|(_, secret)| self.add(secret));
         }
+    }
+
+    /// Adds a signed query, whole and by its values.
+    pub(super) fn add_query(&mut self, query: &str) {
+        self.add(query);
+        query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| self.add(value));
+        url::form_urlencoded::parse(query.as_bytes()).for_each(|(_, value)| self.add(&value));
     }
 
     /// A server's text for a person: without secrets and control characters, and bounded.

@@ -1,6 +1,7 @@
 //! What can go wrong between this machine and a registry.
 
 use crate::digest::shorten;
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -115,7 +116,7 @@ pub(super) fn classify(error: reqwest::Error, host: &str, asked: &str) -> Regist
 }
 
 /// The innermost cause of an error, the one that a person can act on.
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
@@ -123,16 +124,16 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     shorten(&last.to_string())
 }
 
-/// The TLS library's error among the causes. An `io::Error` hides what it wraps from `source`.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+/// The TLS library's error among the causes.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let found = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
-        if found.is_some() {
-            return found;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
-        next = error.source();
+        // What an `io::Error` wraps is not its source: that is the wrapped one's.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map_or_else(|| error.source(), |inner| Some(inner as &(dyn Error + 'static)));
     }
     None
 }

@@ -71,7 +71,8 @@ impl Request<'_> {
             };
             tracing::trace!(%host, asked, status = response.status().as_u16(), "a registry answered");
             if !is_redirect(response.status()) {
-                return Ok(Answer { response, host, asked, at_home, progress_within });
+                let signature = (url != self.url).then(|| url.query().map(str::to_owned)).flatten();
+                return Ok(Answer { response, host, asked, at_home, signature, progress_within });
             }
             let refuse = |reason: String| RegistryError::Redirect { host, asked, reason: self.secrets.clean(&reason) };
             if self.form.is_some() {

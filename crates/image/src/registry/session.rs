@@ -318,7 +318,7 @@ impl Inner {
             let challenged = answer.status() == StatusCode::UNAUTHORIZED && answer.at_home;
             // What is refused twice will be refused for ever.
             if !challenged || renewed {
-                return Err(refusal(answer, &secrets, key.login.is_some()).await);
+                return Err(refusal(answer, secrets, key.login.is_some()).await);
             }
             renewed = true;
             let challenge = Challenge::of(answer.headers());
@@ -398,12 +398,13 @@ pub(super) fn check_no_page(answer: &Answer) -> Result<(), RegistryError> {
 }
 
 /// What an answer that is none of the good ones means.
-async fn refusal(answer: Answer, secrets: &Secrets, with_login: bool) -> RegistryError {
+async fn refusal(answer: Answer, mut secrets: Secrets, with_login: bool) -> RegistryError {
+    answer.signature.iter().for_each(|query| secrets.add_query(query));
     let status = answer.status().as_u16();
     let (host, asked) = (answer.host.clone(), answer.asked.clone());
     let wait = retry_after(&answer).map(|wait| format!("; it asks to wait for {} s", wait.as_secs()));
     let said = match answer.document(MAX_ERROR_BYTES).await {
-        Ok(body) => said(&body, secrets),
+        Ok(body) => said(&body, &secrets),
         Err(_) => String::new(),
     };
     match status {

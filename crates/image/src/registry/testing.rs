@@ -3,6 +3,7 @@
 use super::exchange::Pace;
 use super::{Registry, RegistryError, Session};
 use crate::{Digest, Login, Reference};
+use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Once};
@@ -228,6 +229,33 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin), unread: &mut Vec<u8
     Ok(Some(seen))
 }
 
+thread_local! {
+    static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Everything that is logged on a test's thread, once the test asks for it.
+struct ThreadLog;
+
+impl io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.iter_mut().for_each(|log| log.extend_from_slice(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// From here on, what is logged on this thread is kept. A test's tasks all run on its one thread.
+pub(super) fn begin_log() {
+    LOG.set(Some(Vec::new()));
+}
+
+pub(super) fn end_log() -> String {
+    String::from_utf8(LOG.take().unwrap()).unwrap()
+}
+
 /// A port on which nobody listens.
 pub(super) async fn dead_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
@@ -239,6 +267,9 @@ pub(super) fn registry(hosts_dir: Option<&Path>, progress_within: Duration) -> R
     PROVIDER.call_once(|| {
         // Another suite of this process may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        // For the whole process: who is only of one test's thread may miss what another thread's test used first.
+        tracing::subscriber::set_global_default(all.with_writer(|| ThreadLog).finish()).unwrap();
     });
     Registry::paced(hosts_dir.map(Into::into), Pace { progress_within, first_wait: Duration::from_millis(1) })
 }
