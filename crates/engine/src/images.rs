@@ -33,9 +33,7 @@ impl Core {
         let found = self.config.image.resolve(name).map_err(of_store)?;
         let mut info = BTreeMap::new();
         if let Some(image) = found.as_ref().filter(|_| request.verbose) {
-            let reference = image::Reference::parse(name).ok();
-            let given = reference.is_none_or(|reference| self.was_given(&reference, image));
-            info.insert(cri::keys::IMAGE_GIVEN.to_owned(), given.to_string());
+            info.insert(cri::keys::IMAGE_GIVEN.to_owned(), self.was_given(name, image).to_string());
         }
         Ok(v1::ImageStatusResponse { image: found.map(|image| listed(&image)), info })
     }
@@ -45,23 +43,27 @@ impl Core {
     pub(crate) async fn pull_image(&self, request: v1::PullImageRequest) -> Result<String, Error> {
         let name = name_of(request.image.as_ref())?;
         let found = self.config.image.resolve(name).map_err(of_store)?;
-        let reference = match image::Reference::parse(name) {
-            Ok(reference) => reference,
-            // An id names no registry.
-            Err(error) => return found.map(|image| image.id.clone()).ok_or_else(|| of_store(error)),
-        };
-        if let Some(image) = found.filter(|image| self.was_given(&reference, image)) {
+        if let Some(image) = found.filter(|image| self.was_given(name, image)) {
             return Ok(image.id.clone());
         }
+        if is_id(name) {
+            return Err(Error::not_found(format!(
+                "no image has the id {name}, and an id cannot be pulled: give a name"
+            )));
+        }
+        let reference = image::Reference::parse(name).map_err(of_store)?;
         let login = crate::login(request.auth.as_ref(), reference.domain())?;
         let pulled = self.config.puller.pull(&reference, login).await;
         pulled.map(|image| image.id.clone()).map_err(|error| self.of_pull(error))
     }
 
-    /// Whether no registry need be asked what the name means: an archive gave it to the image, or it is a digest.
-    fn was_given(&self, reference: &image::Reference, image: &image::Image) -> bool {
+    /// Whether no registry need be asked what the name means: it is the image's id or a digest, or an archive gave it to
+    /// the image.
+    fn was_given(&self, name: &str, image: &image::Image) -> bool {
+        let Ok(reference) = image::Reference::parse(name) else { return true };
         let full = reference.to_string();
-        reference.digest().is_some() || image.refs.contains(&full) && !self.config.image.is_pulled(&full)
+        let by_archive = || image.refs.contains(&full) && !self.config.image.is_pulled(&full);
+        is_id(name) || reference.digest().is_some() || by_archive()
     }
 
     /// What a failed pull means to the caller. Whatever a registry does, this runtime is there and has answered.
@@ -121,6 +123,12 @@ impl Core {
             container_filesystems: vec![on(&self.writable_dir())],
         }
     }
+}
+
+/// Whether this is a whole image id, which could also be read as a name.
+fn is_id(name: &str) -> bool {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    image::Digest::parse(&format!("sha256:{digits}")).is_ok()
 }
 
 fn name_of(spec: Option<&v1::ImageSpec>) -> Result<&str, Error> {

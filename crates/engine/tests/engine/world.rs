@@ -82,9 +82,14 @@ impl Drop for CleanUp {
     }
 }
 
-/// One that asks nobody before a test names a registry on this machine.
-fn puller(store: &Arc<image::Store>) -> Arc<image::Puller> {
-    let config = image::registry::RegistryConfig { hosts_dir: None, progress_within: PATIENCE };
+/// One that asks only registries on this machine: in the place of all others is a port at which nobody is.
+fn puller(store: &Arc<image::Store>, dir: &Path) -> Arc<image::Puller> {
+    // Another test of the process may have been first.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let hosts_dir = dir.join("registries");
+    fs::create_dir_all(hosts_dir.join("docker.io")).unwrap();
+    fs::write(hosts_dir.join("docker.io/hosts.toml"), "server = \"http://127.0.0.1:1\"\n").unwrap();
+    let config = image::registry::RegistryConfig { hosts_dir: Some(hosts_dir), progress_within: PATIENCE };
     let registry = image::registry::Registry::new(config);
     image::Puller::new(Arc::clone(store), registry, image::PullConfig::default())
 }
@@ -110,7 +115,7 @@ impl World {
             resolv_conf: None,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
-            puller: puller(&image),
+            puller: puller(&image, dirs.path()),
             image,
         };
         let engine = Some(Engine::open(config.clone()).await.unwrap());
