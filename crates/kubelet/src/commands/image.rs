@@ -59,10 +59,12 @@ fn render(images: &[server::ImageSummary]) -> String {
     let yes_no = |fact: bool| if fact { "yes" } else { "no" }.to_owned();
     let mut rows = vec![["IMAGE", "ID", "SIZE", "PINNED", "IN USE"].map(String::from).to_vec()];
     for image in images {
-        let names = if image.references.is_empty() { vec!["<none>".to_owned()] } else { image.references.clone() };
-        for name in names {
+        // An image that was asked for by its digest has no other name.
+        let names = if image.references.is_empty() { &image.digests } else { &image.references };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for name in if names.is_empty() { vec!["<none>"] } else { names } {
             let size = human_size(image.size_bytes);
-            rows.push(vec![printable(&name), short(&image.id), size, yes_no(image.pinned), yes_no(image.in_use)]);
+            rows.push(vec![printable(name), short(&image.id), size, yes_no(image.pinned), yes_no(image.in_use)]);
         }
     }
     Columns::default().table(&rows)
@@ -108,6 +110,23 @@ fn human_size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_has_a_row_for_each_of_its_names() {
+        let image = |references: &[&str], digests: &[&str]| server::ImageSummary {
+            id: "sha256:0123456789abcdef".into(),
+            references: references.iter().map(ToString::to_string).collect(),
+            digests: digests.iter().map(ToString::to_string).collect(),
+            size_bytes: 2_000_000,
+            pinned: false,
+            in_use: true,
+        };
+        let images = [image(&["r/a:1", "r/a:2"], &["r/a@sha256:0"]), image(&[], &["r/b@sha256:0"]), image(&[], &[])];
+        let out = render(&images);
+        let names: Vec<&str> = out.lines().filter_map(|line| line.split("   ").next()).map(str::trim).collect();
+        assert_eq!(names, ["IMAGE", "r/a:1", "r/a:2", "r/b@sha256:0", "<none>"]);
+        assert!(out.lines().skip(1).all(|line| line.ends_with("0123456789ab   2.0 MB   no       yes")), "{out}");
+    }
 
     #[test]
     fn a_removal_says_what_is_gone() {
