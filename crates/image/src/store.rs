@@ -14,7 +14,6 @@ mod transaction;
 
 pub use crate::manifest::ImageConfig;
 pub(crate) use change::{Change, NewImage, Origin};
-#[allow(unused_imports)]
 pub(crate) use plan::{Claim, LayerPlan, LayerSource, Slot};
 pub(crate) use record::DropInRecord;
 pub use remove::Removed;

@@ -1,5 +1,6 @@
 //! Layers that attack, each beside one of the same shape that does not.
 
+mod alone;
 mod deletions;
 mod entries;
 mod escapes;

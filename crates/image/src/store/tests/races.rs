@@ -32,8 +32,15 @@ fn contents(store: &Store, image: &Image) -> Vec<Vec<String>> {
     image.layers.iter().map(|layer| listing(&store.layers_dir().join(layer))).collect()
 }
 
-/// The images that can be made of three layers of the pool, and what each has to look like: unpacked alone, in order.
-fn images(fixture: &Fixture) -> Vec<(Vec<Vec<u8>>, String, Vec<Vec<String>>)> {
+struct Sample {
+    layers: Vec<Vec<u8>>,
+    name: String,
+    /// What it has to look like.
+    expected: Vec<Vec<String>>,
+}
+
+/// Images of three layers of the pool, each unpacked alone and in order.
+fn images(fixture: &Fixture) -> Vec<Sample> {
     let (pool, store, mut dice) = (pool(), fixture.open(), Dice(7));
     let images = (0..12).map(|i| {
         let mut pool = pool.clone();
@@ -42,7 +49,7 @@ fn images(fixture: &Fixture) -> Vec<(Vec<Vec<u8>>, String, Vec<Vec<String>>)> {
         let (_, image) = pull(&store, &layers, &name).unwrap();
         let expected = contents(&store, &image);
         store.remove(&image.id, UNUSED).unwrap();
-        (layers, name, expected)
+        Sample { layers, name, expected }
     });
     images.collect()
 }
@@ -58,13 +65,13 @@ fn f_f01_images_that_are_pulled_and_removed_at_once_are_never_broken() {
     let used: Mutex<Vec<String>> = Mutex::default();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let pullers: Vec<_> = (0..6)
+        let pullers: Vec<_> = (0..4)
             .map(|seed| {
                 let (store, images, used) = (&store, &images, &used);
                 scope.spawn(move || {
                     let mut dice = Dice(seed);
-                    for _ in 0..60 {
-                        let (layers, name, expected) = &images[dice.below(images.len())];
+                    for _ in 0..40 {
+                        let Sample { layers, name, expected } = &images[dice.below(images.len())];
                         let plan = plan(store, layers);
                         let breaks_at = dice.below(8);
                         let broke = (0..layers.len()).find(|at| {
