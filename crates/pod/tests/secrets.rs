@@ -2,6 +2,7 @@
 
 use pod::Manifest;
 use pod::manifest::{self, MAX_SECRETS};
+use proptest::prelude::*;
 
 /// In clear, in base64, and as the password within base64.
 const CANARIES: [&str; 3] = ["canary-7f", "Y2FuYXJ5LTdm", "YTpjYW5hcnktN2Y"];
@@ -13,7 +14,7 @@ const DATA: &str = "eyJhdXRocyI6IHsici5leGFtcGxlIjogeyJhdXRoIjogIllUcGpZVzVoY25r
 fn parse(text: &str) -> Manifest {
     let manifest = manifest::parse("/m/x.yaml", text.as_bytes());
     let shown = format!("{manifest:?} {}", messages(&manifest).join("\n"));
-    for canary in CANARIES.iter().chain([&DATA]) {
+    for canary in CANARIES.into_iter().chain([&DATA[24..48]]) {
         assert!(!shown.contains(canary), "{canary} in {shown}");
     }
     manifest
@@ -102,8 +103,15 @@ fn s_b23_what_is_wrong_with_a_secret_is_named_and_not_shown() {
         ),
         (
             secret("s", "stringData: {config.json: canary-7f}"),
-            "stringData[config.json]: unknown key; a Secret of this type has .dockerconfigjson only",
+            "line 5: stringData: expected .dockerconfigjson and no other key; is there a blank after each colon?",
         ),
+        (secret("s", &format!("data: {{.dockerconfigjson:{DATA}}}")), "is there a blank after each colon?"),
+        (
+            secret("s", &format!("data:{{.dockerconfigjson: {DATA}}}")),
+            "(document): something in it is wrong: unknown field",
+        ),
+        (secret(&format!("s, {DATA}: x"), ""), "metadata: something in it is wrong: unknown field"),
+        (secret(&format!("s}} \n{DATA}: {{x: y"), ""), "(document): something in it is wrong: unknown field"),
         (secret("s", ""), "data[.dockerconfigjson]: is missing: expected docker's config.json, in base64 here"),
         (
             secret("''", &format!("data: {{.dockerconfigjson: {DATA}}}")),
@@ -177,4 +185,25 @@ fn s_m01_a_file_has_at_most_so_many_secrets() {
     let manifest = parse(&text(MAX_SECRETS + 1));
     assert_eq!(messages(&manifest), ["/m/x.yaml: holds more than 1000 secrets; split the file"]);
     assert!(manifest.secrets.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+
+    /// Whatever a slip of an editor makes of a file.
+    #[test]
+    fn s_b23_a_spoiled_file_shows_no_secret(
+        at in 0.0..1.0,
+        cut in 0_usize..12,
+        put in r#"|[\[\]{}:,'"&*!|>%@`#\t\n -]{1,3}|[ -~]{1,2}|\PC"#,
+        base64 in any::<bool>(),
+    ) {
+        let good = match base64 {
+            true => secret("regcred", &format!("data: {{.dockerconfigjson: {DATA}}}")),
+            false => with_text(CONFIG),
+        };
+        let at = (at * good.len() as f64) as usize;
+        let end = (at + cut).min(good.len());
+        parse(&format!("{}{put}{}", &good[..at], &good[end..]));
+    }
 }

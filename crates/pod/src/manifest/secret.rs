@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Map, Value};
 
 const DEFAULT_NAMESPACE: &str = "default";
+/// Letters in a field's name, at most.
+const WORD_MAX: usize = 30;
 
 /// # Errors
 /// Every field that is wrong, without values.
@@ -32,10 +34,10 @@ pub(super) fn read(mut object: Map<String, Value>) -> Result<PullSecret, Vec<Fie
     if name.is_empty() {
         errors.push(FieldError::new("metadata.name", "is missing: name is needed for the secret"));
     } else if !names::is_subdomain(&name) {
-        errors.push(FieldError::with_found("metadata.name", &name, SUBDOMAIN_RULE));
+        errors.push(named("metadata.name", &name, SUBDOMAIN_RULE));
     }
     if !names::is_label(&namespace) {
-        errors.push(FieldError::with_found("metadata.namespace", &namespace, LABEL_RULE));
+        errors.push(named("metadata.namespace", &namespace, LABEL_RULE));
     }
     let config = match config_of(values, &mut errors) {
         Some((path, bytes)) => parse(&path, &bytes, &mut errors),
@@ -51,15 +53,43 @@ fn check_type(given: &str) -> Option<FieldError> {
     let message = format!("only {PULL_SECRET_TYPE}, for imagePullSecrets, is supported yet");
     Some(match given {
         "" => FieldError::new("type", format!("is missing: {message}")),
-        given => FieldError::with_found("type", given, message),
+        given => named("type", given, message),
     })
 }
 
-/// The decoders quote what they found.
+/// With what was found, if it looks like a name: where a blank or a line's end is missing it may be anything.
+fn named(path: &str, found: &str, message: impl Into<String>) -> FieldError {
+    match names::is_qualified(found) {
+        true => FieldError::with_found(path, found, message),
+        false => FieldError::new(path, message),
+    }
+}
+
+/// The decoders quote what they found, and name fields that are none.
 fn redacted(error: FieldError) -> FieldError {
     let is_plain = error.message.starts_with("expected ") || error.message.starts_with("unknown field");
     let message = if is_plain { error.message } else { "cannot be read".to_owned() };
-    FieldError { path: error.path, found: None, message }
+    let path = plain_beginning(&error.path);
+    if path.len() == error.path.len() {
+        return FieldError { path: error.path, found: None, message };
+    }
+    let path = if path.is_empty() { docker_config::WHOLE } else { path };
+    FieldError::new(path, format!("something in it is wrong: {message}"))
+}
+
+/// As much of a path as consists of words.
+fn plain_beginning(path: &str) -> &str {
+    let mut end = 0;
+    while end < path.len() {
+        let word = path[end..].strip_prefix('.').unwrap_or(&path[end..]);
+        let rest = word.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let letters = word.len() - rest.len();
+        if !(1..=WORD_MAX).contains(&letters) || !(rest.is_empty() || rest.starts_with(['.', '['])) {
+            break;
+        }
+        end = path.len() - rest.len();
+    }
+    &path[..end]
 }
 
 /// The configuration and where it stands; `stringData` comes before `data`, as in the API.
@@ -75,16 +105,17 @@ fn config_of(values: [(&str, Option<Value>); 2], errors: &mut Vec<FieldError>) -
                 continue;
             }
         };
-        for (key, value) in entries {
+        // A key is not shown: where the blank after a colon is missing it is the value as well.
+        if entries.keys().any(|key| key != PULL_SECRET_KEY) {
+            let message = format!("expected {PULL_SECRET_KEY} and no other key; is there a blank after each colon?");
+            errors.push(FieldError::new(field, message));
+        }
+        for value in entries.into_iter().filter(|(key, _)| key == PULL_SECRET_KEY).map(|(_, value)| value) {
             let mut path = field.to_owned();
-            push_key(&mut path, &key);
-            match (key == PULL_SECRET_KEY, bytes_of(field, value)) {
-                (false, _) => {
-                    let message = format!("unknown key; a Secret of this type has {PULL_SECRET_KEY} only");
-                    errors.push(FieldError::new(path, message));
-                }
-                (true, Err(message)) => errors.push(FieldError::new(path, message)),
-                (true, Ok(bytes)) => config = config.or(Some((path, bytes))),
+            push_key(&mut path, PULL_SECRET_KEY);
+            match bytes_of(field, value) {
+                Err(message) => errors.push(FieldError::new(path, message)),
+                Ok(bytes) => config = config.or(Some((path, bytes))),
             }
         }
     }
