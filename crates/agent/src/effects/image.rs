@@ -17,6 +17,9 @@ const NAMED: [(&str, &str); 2] = [
     (reasons::SIGNATURE_VALIDATION_FAILED, "the signature validation failed"),
 ];
 
+/// What the client of a runtime behind a socket puts before every message of a pull.
+const CALL: &str = "pull_image: ";
+
 /// What registries say of a credential that is not good enough, where the runtime does not say it by a code.
 const REFUSALS: [&str; 5] = ["unauthorized", "authorization failed", "authentication required", "denied", "forbidden"];
 
@@ -178,8 +181,8 @@ impl Want<'_> {
         let sandbox_config = config.map(|(config, _)| config);
         let request = v1::PullImageRequest { image: Some(self.spec.clone()), auth, sandbox_config };
         let began = Instant::now();
-        let image_ref = world.runtime.pull_image(request).await?.image_ref;
-        Ok(Pulled { image_ref, took: began.elapsed() })
+        let pulled = world.runtime.pull_image(request).await.map_err(plain)?;
+        Ok(Pulled { image_ref: pulled.image_ref, took: began.elapsed() })
     }
 }
 
@@ -200,6 +203,12 @@ fn another_may_do(error: &cri::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// The runtime's own words.
+fn plain(error: cri::Error) -> cri::Error {
+    let message = error.message.strip_prefix(CALL).unwrap_or(&error.message).to_owned();
+    cri::Error { message, ..error }
 }
 
 /// The message without what nobody is to read, should a runtime repeat what it was given.

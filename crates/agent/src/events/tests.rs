@@ -82,3 +82,21 @@ fn a_message_is_cut_between_characters() {
     tell(&mut events, 1, "v", &format!("x{}", "ä".repeat(600)));
     assert_eq!(told(&events)[1].0.len(), 1_023);
 }
+
+#[test]
+fn an_event_of_the_node_is_no_pods() {
+    let mut events = Events::default();
+    let event = || whole_warning("ImageGCFailed", "it failed");
+    events.tell(1_000_000_000, Subject::Node("n"), event());
+    events.tell(2_000_000_000, Subject::Node("n"), event());
+    let key = PodKey { namespace: "default".into(), name: "n".into(), uid: "u".into() };
+    events.tell(3_000_000_000, Subject::Pod { key: &key, field_path: "" }, event());
+    let all = events.all();
+    assert_eq!(told(&events), [("it failed".to_owned(), 2), ("it failed".to_owned(), 1)]);
+    assert_eq!(all.iter().map(|record| record.is_of("default", "n", "n")).collect::<Vec<_>>(), [false, true]);
+    let event = all[0].to_v1("n");
+    let object = event.involved_object;
+    assert_eq!((object.kind.as_deref(), object.name.as_deref(), object.namespace), (Some("Node"), Some("n"), None));
+    assert_eq!(object.uid.as_deref(), Some("n"));
+    assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+}

@@ -182,6 +182,11 @@ async fn a_failed_pull_is_named_as_every_kubelet_names_it() {
             format!("image pull failed for {APP} because the registry is unavailable: dial tcp: refused"),
         ),
         (
+            "RegistryUnavailable",
+            "RegistryUnavailable",
+            format!("image pull failed for {APP} because the registry is unavailable"),
+        ),
+        (
             "SignatureValidationFailed: no key",
             "SignatureValidationFailed",
             format!("image pull failed for {APP} because the signature validation failed: no key"),
@@ -190,7 +195,8 @@ async fn a_failed_pull_is_named_as_every_kubelet_names_it() {
     ];
     for (error, reason, message) in table {
         let bed = Bed::new(ImagesConfig::default());
-        bed.fake.images.fail_pulls_of(APP, Error::internal(error));
+        // As the client of a runtime behind a socket says it.
+        bed.fake.images.fail_pulls_of(APP, Error::internal(format!("pull_image: {error}")));
         let performed = bed.ensure(APP, PullPolicy::IfNotPresent).await;
         assert_eq!(failure(&performed), (reason, message.as_str()));
         let expected =
