@@ -47,7 +47,7 @@ pub(super) async fn find(session: &Session, root: Fetched) -> Result<Found, Pull
         let document = name_of("manifest", &descriptor.digest);
         limit(&document, descriptor.size, MAX_MANIFEST_BYTES)?;
         let below = session.manifest_at(&descriptor.digest, descriptor.size).await?;
-        check(&document, &descriptor, &below.bytes)?;
+        check(&document, &descriptor, (&below.digest, below.bytes.len()))?;
         found = search.look(session, below, descriptor.media_type, above).await?;
     }
     found.ok_or_else(|| search.nothing())
@@ -108,12 +108,14 @@ impl Search {
     ) -> Result<Option<Found>, PullError> {
         let document = name_of("configuration", &config.digest);
         let config_bytes = fetch_config(session, &document, config).await?;
-        let (config_bytes, parsed) = aside(move || {
+        let (name, descriptor) = (document.clone(), config.clone());
+        let (config_bytes, config) = aside(move || {
+            check(&name, &descriptor, (&Digest::of(&config_bytes), config_bytes.len()))?;
             let parsed = json::parse::<ConfigFile>(&config_bytes, Dialect::Oci);
-            (config_bytes, parsed.and_then(|config| config.check().map(|()| config)))
+            let parsed = parsed.and_then(|config| config.check().map(|()| config));
+            parsed.map(|config| (config_bytes, config)).map_err(|reason| refuse(&name, reason))
         })
-        .await?;
-        let config = parsed.map_err(|reason| refuse(&document, reason))?;
+        .await??;
         if !config.platform().matches(&self.host) {
             self.pass_over(config.platform().describe());
             return Ok(None);
@@ -147,11 +149,10 @@ async fn fetch_config(session: &Session, document: &str, config: &Descriptor) ->
         bytes.extend_from_slice(&more);
         limit(document, bytes.len() as u64, MAX_CONFIG_BYTES)?;
     }
-    check(document, config, &bytes)?;
     Ok(bytes)
 }
 
-/// Megabytes of JSON take long enough to hold others up.
+/// Megabytes take long enough to hold others up.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PullError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| PullError::BrokenOff)
 }
@@ -163,14 +164,13 @@ fn limit(document: &str, size_bytes: u64, limit_bytes: u64) -> Result<(), PullEr
     Err(PullError::TooLarge { document: document.to_owned(), size_bytes, limit_bytes })
 }
 
-/// Whatever a client of the registry has checked: nothing here is used that has not the digest by which it was asked for.
-fn check(document: &str, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PullError> {
+/// Nothing is used that has not the digest and the size by which it was asked for.
+fn check(document: &str, descriptor: &Descriptor, (digest, len): (&Digest, usize)) -> Result<(), PullError> {
     let mismatch = |what, expected, found| PullError::Mismatch { document: document.to_owned(), what, expected, found };
-    if bytes.len() as u64 != descriptor.size {
-        return Err(mismatch("size", descriptor.size.to_string(), bytes.len().to_string()));
+    if len as u64 != descriptor.size {
+        return Err(mismatch("size", descriptor.size.to_string(), len.to_string()));
     }
-    let digest = Digest::of(bytes);
-    if digest != descriptor.digest {
+    if *digest != descriptor.digest {
         return Err(mismatch("digest", descriptor.digest.to_string(), digest.to_string()));
     }
     Ok(())
