@@ -180,6 +180,8 @@ impl Machine {
             .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
+            // However full the disk is on which the suites run.
+            .arg("--image-gc-high-threshold=100")
             .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())
