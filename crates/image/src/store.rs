@@ -59,7 +59,8 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// Images on the disk. All methods block; those that change something wait for one another.
+/// Images on the disk. All methods block. Several images may be brought at once; what changes the records waits for its
+/// turn.
 pub struct Store {
     dirs: Arc<Dirs>,
     limits: Limits,

@@ -165,6 +165,8 @@ impl LayerPlan {
                 stored.ok_or_else(|| Error::NotFound { reference: id.to_string() })
             }
             Err(error) => {
+                let full = matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+                self.shared.disk_full.fetch_or(full, Ordering::Relaxed);
                 self.fail();
                 Err(error)
             }

@@ -3,6 +3,8 @@
 use super::record;
 use crate::error::{Error, Result};
 use crate::fs::open_dir;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -59,22 +61,43 @@ impl Transaction {
         let ingest = open_dir(&self.ingest)?;
         let sync = || rustix::fs::syncfs(&ingest).map_err(|e| Error::io("sync", &self.ingest, e));
         sync()?;
-        let moves = self.adopted.iter().chain(&self.moves);
-        for (done, (from, target)) in moves.clone().enumerate() {
-            if let Err(e) = fs::rename(from, target) {
-                undo(moves.take(done));
-                return Err(Error::io("move into place", target, e));
+        let mut made = Vec::new();
+        let moved = self.adopted.iter().chain(&self.moves).try_for_each(|(from, target)| {
+            if place(from, target)? {
+                made.push((from, target));
+            }
+            Ok(())
+        });
+        match moved.and_then(|()| sync()) {
+            Ok(()) => {
+                self.moves.clear();
+                Ok(())
+            }
+            Err(error) => {
+                undo(&made);
+                Err(error)
             }
         }
-        sync()?;
-        self.moves.clear();
-        Ok(())
     }
 }
 
-/// Moves back what was moved. Where that fails, what is there stays for the next opening of the store to judge.
-fn undo<'a>(moves: impl Iterator<Item = &'a (PathBuf, PathBuf)>) {
-    for (from, target) in moves {
+/// Moves `from` to `target`; `true` when nothing stood there.
+fn place(from: &Path, target: &Path) -> Result<bool> {
+    match rustix::fs::renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        // A few file systems cannot say whether they replaced something.
+        Err(Errno::EXIST | Errno::INVAL) => {
+            fs::rename(from, target).map_err(|e| Error::io("move into place", target, e))?;
+            Ok(false)
+        }
+        Err(e) => Err(Error::io("move into place", target, e)),
+    }
+}
+
+/// Moves back what was new. A record that replaced another stays: it is complete, and the other is gone. Where a move
+/// fails, what is there is for the next opening of the store to judge.
+fn undo(made: &[(&PathBuf, &PathBuf)]) {
+    for (from, target) in made {
         if let Err(error) = fs::rename(target, from) {
             tracing::warn!(%error, path = ?target, "failed to take back a change");
         }

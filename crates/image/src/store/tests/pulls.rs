@@ -398,3 +398,23 @@ fn a_commit_that_fails_is_taken_back() {
     assert_idle(&store);
     assert_eq!(listing(&fixture.root()), before);
 }
+
+#[test]
+fn a_commit_that_fails_costs_nothing_that_was_there() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let layers = three();
+    let (_, image) = pull(&store, &layers, "a").unwrap();
+    let in_the_way = store.dirs.ref_record("reg.example/b:latest");
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(matches!(pull(&store, &layers, "b"), Err(Error::Io { .. })));
+    assert_eq!(store.list(), [image.clone()]);
+    drop(store);
+    let store = fixture.open();
+    assert_eq!(store.resolve("reg.example/a").unwrap().unwrap().id, image.id);
+    assert_whole(&store, &image, "two");
+    pull(&store, &layers, "b").unwrap();
+}
