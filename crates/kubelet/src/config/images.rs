@@ -166,9 +166,10 @@ fn providers(flags: &RunFlags) -> Result<Option<Providers>, ConfigError> {
 mod tests {
     use super::*;
 
-    const NONE: fn(&mut RunFlags) = |_| {};
+    type Change = fn(&mut RunFlags);
+    const NONE: Change = |_| {};
 
-    fn decided(change: fn(&mut RunFlags), file: &ConfigFile) -> Result<Images, String> {
+    fn decided(change: Change, file: &ConfigFile) -> Result<Images, String> {
         let mut flags = RunFlags::default();
         change(&mut flags);
         decide(&flags, file, &Choice::Embedded).map_err(|error| error.to_string())
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn s_h03_what_does_not_go_together_is_refused_by_name() {
-        let cases: [(fn(&mut RunFlags), &str, &str); 13] = [
+        let cases: [(Change, &str, &str); 13] = [
             (|flags| flags.max_parallel_image_pulls = Some(0), "maxParallelImagePulls", "must be a positive number"),
             (
                 |flags| {
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn registries_are_configured_where_they_are_asked() {
         let docker = Choice::Docker { endpoint: "/d.sock".into() };
-        let cases: [fn(&mut RunFlags); 2] = [
+        let cases: [Change; 2] = [
             |flags| flags.registry_config_dir = Some("/etc".into()),
             |flags| flags.image_pull_progress_deadline = Some(Duration::from_secs(5)),
         ];

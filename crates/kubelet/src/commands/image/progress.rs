@@ -109,6 +109,11 @@ impl Bars {
         if let Some(last) = self.last.take() {
             self.show(&at_the_end(last));
         }
+        // It may have been there all along, or come from a runtime that gives no figures.
+        if let Some(total) = self.total.as_ref().filter(|total| total.position() == 0) {
+            total.set_position(1);
+            total.set_message("done");
+        }
         self.layers.values().chain(&self.total).for_each(ProgressBar::abandon);
     }
 }
