@@ -90,9 +90,11 @@ impl Credentials {
         Ok(Self { docker: Arc::new(DockerFiles::new(config.docker_configs)), providers })
     }
 
-    /// What is known for an image by its full name, each once and in the order to be tried: the pod's Secrets, docker's
+    /// What is known for an image, each once and in the order to be tried: the pod's Secrets, docker's
     /// configuration, credential providers. Empty where nothing is known: then it is pulled without.
     pub async fn for_image(&self, image: &str, secrets: &[Arc<PullSecret>]) -> Vec<v1::AuthConfig> {
+        // What is no image's name is nobody's credential's either.
+        let image = &pod::image_name::normalize(image).unwrap_or_default();
         let mut found = Found::default();
         secrets.iter().for_each(|secret| found.add(&secret.config, image));
         let docker = self.docker.clone();

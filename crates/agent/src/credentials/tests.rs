@@ -58,6 +58,9 @@ async fn the_pods_secrets_come_first_then_files_then_programs_each_once() {
     assert_eq!(passwords(&credentials, "r.example/app:1", &[]).await, ["2", "3"]);
     assert_eq!(passwords(&credentials, "s.example/app:1", &[]).await, ["3"]);
     assert!(passwords(&credentials, "docker.io/library/nginx:1", &secrets).await.is_empty());
+    let docker = [secret("d", "https://index.docker.io/v1/", "4")];
+    assert_eq!(passwords(&credentials, "nginx", &docker).await, ["4"]);
+    assert!(passwords(&credentials, "No Image", &docker).await.is_empty());
     fs::write(dir.path().join("config.json"), docker_config("two")).unwrap();
     assert_eq!(passwords(&credentials, "r.example/app:1", &[]).await, ["two", "3"]);
 }
