@@ -50,6 +50,7 @@ fn a_kubelet_killed_in_a_pull_lists_only_what_is_whole() {
         machine.start_kubelet();
         let there = machine.cli(&["image", "list"]).contains("crash/app");
         listed += usize::from(there);
+        machine.await_no_pods();
         pod(&machine, "crash", &name, &container);
         machine.await_phase("crash", "Succeeded");
         if there {

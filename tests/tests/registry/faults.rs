@@ -72,8 +72,8 @@ fn s_b24_what_is_wrong_is_told_and_leaves_nothing() {
     let always = u32::MAX;
     let cases: [(&str, (&str, Fault), &str); 6] = [
         ("corrupt", (layer.hex(), Fault::Corrupt), &layer.digest),
-        ("stalled", (layer.hex(), Fault::StallAfter(1000)), "1s"),
-        ("stalled manifest", ("/manifests/", Fault::StallAfter(10)), "1s"),
+        ("stalled", (layer.hex(), Fault::StallAfter(1000)), "stalled"),
+        ("stalled manifest", ("/manifests/", Fault::StallAfter(10)), "stalled"),
         ("never whole", (layer.hex(), Fault::CloseAfter(0)), "127.0.0.1"),
         ("forbidden", ("/blobs/", Fault::Status(403, "")), "403"),
         ("in a circle", ("/manifests/", Fault::RedirectTo(String::new())), "redirect"),
