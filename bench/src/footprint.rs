@@ -46,6 +46,34 @@ fn parse_rollup(text: &str) -> Memory {
     memory
 }
 
+/// Memory of a process that is in RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resident {
+    pub(crate) now_bytes: u64,
+    /// The most since its start, or since [`forget_peak`].
+    pub(crate) peak_bytes: u64,
+}
+
+pub(crate) fn resident(pid: u32) -> Result<Resident> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).context(path)?;
+    parse_resident(&text).context("no VmRSS and VmHWM")
+}
+
+fn parse_resident(status: &str) -> Option<Resident> {
+    let field = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    };
+    Some(Resident { now_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
+}
+
+/// From now on the peak is what comes: 5 in clear_refs, proc_pid_clear_refs(5).
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").context(path)
+}
+
 /// User and system time of the processes themselves since their start, without their children's, in seconds.
 pub(crate) fn cpu_seconds(pids: &[u32]) -> Result<f64> {
     let ticks_per_second = rustix::param::clock_ticks_per_second();
@@ -97,6 +125,14 @@ mod tests {
         let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:  900 kB\nPss:  300 kB\nPss_Dirty: 7 kB\n\
                     Private_Clean:  40 kB\nPrivate_Dirty:  60 kB\n";
         assert_eq!(parse_rollup(text), Memory { private_bytes: 100 * 1024, proportional_bytes: 300 * 1024 });
+    }
+
+    #[test]
+    fn residence_is_read_off_the_status() {
+        let text = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\n";
+        let expected = Resident { now_bytes: 200 * 1024, peak_bytes: 300 * 1024 };
+        assert_eq!(parse_resident(text), Some(expected));
+        assert_eq!(parse_resident("VmRSS: 1 kB\n"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod footprint;
 mod kubelet;
 mod lives;
 mod measure;
+mod pull;
 mod report;
 mod side;
 mod stamp;
@@ -49,6 +50,8 @@ enum Measure {
     Burst,
     Memory,
     Idle,
+    /// An image from a registry, beside containerd's and podman's pull
+    Pull,
 }
 
 impl Arguments {
@@ -103,7 +106,8 @@ fn main() -> Result<()> {
 
     let arguments = &bench.arguments;
     let mut machine = machine()?;
-    if arguments.measures(Column::DockerThroughUs) || arguments.measures(Column::DockerRun) {
+    let only_pulls = arguments.only == [Measure::Pull];
+    if !only_pulls && (arguments.measures(Column::DockerThroughUs) || arguments.measures(Column::DockerRun)) {
         let docker = bench.dockerd(&stamps("probe")?)?.description()?;
         machine = format!("{machine}; {docker} without packet filter rules");
     }
@@ -118,9 +122,21 @@ fn main() -> Result<()> {
     if arguments.wants(&[Measure::Burst, Measure::Memory, Measure::Idle]) {
         rows.extend(bursts::rows(arguments, &bursts::measure(&bench, &stamps("bursts")?)?));
     }
-    println!("\n{}", report::table(&rows));
+    if !rows.is_empty() {
+        println!("\n{}", report::table(&rows));
+    }
+    // Not of a column: it is compared with what pulls, not with what runs.
+    let pulls = arguments.wants(&[Measure::Pull]) && arguments.measures(Column::Embedded);
+    let pulls = pulls.then(|| pull::measure(&bench)).transpose()?;
+    if let Some(pulls) = &pulls {
+        println!("\n{}", pulls.text);
+    }
     if let Some(file) = &arguments.json {
-        let text = format!("{:#}\n", report::json(&machine, &rows));
+        let mut figures = report::json(&machine, &rows);
+        if let Some(pulls) = pulls {
+            figures["pull"] = pulls.json;
+        }
+        let text = format!("{figures:#}\n");
         std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
     }
     Ok(())

@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
+pub use containerd::Containerd;
 pub use docker::Docker;
-
-use containerd::Containerd;
 
 /// A running daemon.
 pub enum Daemon {
@@ -100,7 +99,7 @@ impl Daemon {
 
 /// What a program that must succeed prints.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
     told(command, &output)
 }

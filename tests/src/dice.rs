@@ -15,6 +15,11 @@ impl Dice {
         Dice(seed)
     }
 
+    /// The same numbers each time.
+    pub fn from_seed(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

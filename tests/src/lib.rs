@@ -4,12 +4,17 @@ pub mod census;
 pub mod daemon;
 pub mod dice;
 pub mod faults;
+pub mod generate;
 pub mod http;
+pub mod layer;
 pub mod machine;
 pub mod manifests;
+pub mod oci;
 pub mod power;
+pub mod registry;
 pub mod runtime;
 pub mod story;
+pub mod tree;
 
 pub use census::Census;
 pub use daemon::Daemon;

@@ -86,7 +86,8 @@ pub(crate) fn own_groups(name: &str) -> Vec<PathBuf> {
     hierarchies.filter(real).map(|dir| dir.join(name)).collect()
 }
 
-fn free_port() -> u16 {
+/// Nobody listens there: not yet, or not any more.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
@@ -179,6 +180,8 @@ impl Machine {
             .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
+            // However full the disk is on which the suites run.
+            .arg("--image-gc-high-threshold=100")
             .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())

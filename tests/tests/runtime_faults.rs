@@ -2,6 +2,8 @@
 //! daemons that are killed. In the end every pod has come up once and gone down once.
 
 use e2e::faults::Fault;
+use e2e::oci::{self, Image, Packing};
+use e2e::registry::{self, Access, Registry, Wire};
 use e2e::story::{is, once_started, probe, restarts, status};
 use e2e::{Machine, Options, Part, Play, Runtime, await_some, await_true};
 use serde_json::{Value, json};
@@ -160,6 +162,41 @@ fn others_are_served_while_a_call_hangs(runtime: Runtime, calls: &Calls) {
     machine.finish();
 }
 
+/// A pull that fails in each way is made again; one that hangs holds nobody else up, and goes with its pod.
+fn a_pull_fails_in_each_way(runtime: Runtime, pull: &str) {
+    if !registry::is_available() {
+        return;
+    }
+    let Some(machine) = faulty(runtime, BRIEF) else { return };
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let image = Image::new(vec![oci::busybox(Packing::Gzip)]);
+    let play = |kind: &str| {
+        let name = format!("{kind}:1");
+        registry.put(&name, &image);
+        let main = Part::forever("main").field("image", json!(format!("{}/{name}", registry.host())));
+        machine.play(&Play::new(kind, "Always").grace(2).main(main.field("imagePullPolicy", json!("Always"))));
+    };
+    for (kind, fault) in FAULTS {
+        let times = if fault == Fault::Hang { u32::MAX } else { 1 };
+        machine.faults().inject(pull, kind, (fault, times));
+    }
+    play("hang");
+    await_some("the pull that hangs", || {
+        let asked = machine.faults().asked();
+        if asked.contains_key(pull) { Ok(()) } else { Err(format!("{asked:?}")) }
+    });
+    let others = ["error", "lost", "late", "none"];
+    others.iter().for_each(|kind| play(kind));
+    for kind in others {
+        machine.await_ready(kind);
+        machine.story(kind).starts("main", 1);
+    }
+    machine.story("hang").starts("main", 0);
+    machine.await_end("hang");
+    others.iter().for_each(|kind| drop(machine.await_end(kind)));
+    machine.finish();
+}
+
 /// What must not change: identity, counts, readiness.
 fn faces(machine: &Machine) -> Vec<Value> {
     let face = |pod: &Value| {
@@ -231,6 +268,16 @@ fn docker_others_are_served_while_a_call_hangs() {
 #[test]
 fn containerd_others_are_served_while_a_call_hangs() {
     others_are_served_while_a_call_hangs(Runtime::Containerd, &CRI);
+}
+
+#[test]
+fn docker_a_pull_fails_in_each_way() {
+    a_pull_fails_in_each_way(Runtime::Docker, "POST /images/create");
+}
+
+#[test]
+fn containerd_a_pull_fails_in_each_way() {
+    a_pull_fails_in_each_way(Runtime::Containerd, "PullImage");
 }
 
 #[test]

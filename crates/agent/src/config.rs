@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::credentials::Credentials;
 
 /// Everything the agent needs to know of its node.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +43,49 @@ pub struct AgentConfig {
     pub log_max_files: u32,
     /// What a call to the runtime may take by the runtime's own measure; nothing for two minutes.
     pub call_within: Duration,
+    pub images: ImagesConfig,
+}
+
+/// How images come and go.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// One pull at a time, on the whole node.
+    pub serialize: bool,
+    /// Pulls at a time where they are not serialized; none for any number.
+    pub max_parallel: Option<u32>,
+    /// Pulls that may begin each second in the long run; 0 for any number.
+    pub qps: u32,
+    /// Pulls that may begin at once after a calm; means nothing where `qps` is 0.
+    pub burst: u32,
+    /// Who the kubelet is to registries.
+    pub credentials: Arc<Credentials>,
+    pub gc: ImageGcConfig,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        let (credentials, gc) = (Arc::default(), ImageGcConfig::default());
+        Self { serialize: true, max_parallel: None, qps: 5, burst: 10, credentials, gc }
+    }
+}
+
+/// When images that nobody uses are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageGcConfig {
+    /// Images go when their file system is as full as this, in percent; never, if it is 100.
+    pub high_percent: u8,
+    /// They go until it is only as full as this.
+    pub low_percent: u8,
+    /// An image is not removed for want of room before it was known for so long.
+    pub min_age: Duration,
+    /// An image that was not used for so long is removed however much room there is; none for never.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for ImageGcConfig {
+    fn default() -> Self {
+        Self { high_percent: 85, low_percent: 80, min_age: Duration::from_secs(120), max_age: None }
+    }
 }
 
 /// What a call to the runtime may take where nothing else is said.

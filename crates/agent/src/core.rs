@@ -7,6 +7,7 @@ mod entry;
 mod feeding;
 mod message;
 mod orphans;
+mod secrets;
 mod wanting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,9 @@ use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{Input, Millis, Now, ObservedPod, PodMachine, UNSTAMPED};
 
-use crate::events::{self, Events};
+use crate::events::{self, Events, Subject};
 use crate::handle::ManifestStatus;
-use crate::sources::mux::{Mux, Wanted};
+use crate::sources::mux::{Mux, Secrets, Wanted};
 use crate::status::Snapshot;
 use entry::{Entry, Life};
 
@@ -34,6 +35,9 @@ pub struct Agent {
     node: Arc<NodeFacts>,
     mux: Mux,
     wanted: BTreeMap<String, Wanted>,
+    secrets: Secrets,
+    /// Counts how often they changed.
+    secrets_revision: u64,
     entries: BTreeMap<String, Entry>,
     /// Deadlines of the entries.
     timers: BTreeSet<(Millis, String)>,
@@ -69,6 +73,8 @@ impl Agent {
             node,
             mux: Mux::new(sources),
             wanted: BTreeMap::new(),
+            secrets: Secrets::new(),
+            secrets_revision: 0,
             entries: BTreeMap::new(),
             timers: BTreeSet::new(),
             unclaimed: BTreeMap::new(),
@@ -116,15 +122,24 @@ impl Agent {
                     self.complete(now, &uid, (id, performed), outbox);
                 }
             }
+            Message::Told { uid, generation, event } => {
+                if self.entries.get(&uid).is_some_and(|entry| entry.generation == generation) {
+                    self.tell(now, &uid, event);
+                }
+            }
+            Message::NodeTold(event) => self.events.tell(now.wall_ns, Subject::Node(&self.node.node_name), event),
             Message::Listed { pods } => self.compare(&pods, outbox),
             Message::Inspected { uid, stamp, pod } => self.take_inspected(now, &uid, (stamp, pod), outbox),
             Message::Leftovers(uids) => self.adopt_leftovers(now, uids, outbox),
-            Message::ImagesChanged => {
-                let all: Vec<String> = self.entries.keys().cloned().collect();
-                for uid in all {
-                    self.feed(now, &uid, Input::ImagesChanged, outbox);
-                }
-            }
+            Message::ImagesChanged => self.images_changed(now, outbox),
+        }
+    }
+
+    /// Who waits for an image tries at once.
+    fn images_changed(&mut self, now: Now, outbox: &mut Outbox) {
+        let all: Vec<String> = self.entries.keys().cloned().collect();
+        for uid in all {
+            self.feed(now, &uid, Input::ImagesChanged, outbox);
         }
     }
 
@@ -175,6 +190,15 @@ impl Agent {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.unclaimed.is_empty() && self.unseen.is_empty()
+    }
+
+    /// The images of every wanted pod, as its spec names them; none while it is not known what is wanted.
+    pub fn wanted_images(&self) -> Option<BTreeSet<String>> {
+        if !self.started || !self.mux.all_reported() {
+            return None;
+        }
+        let containers = self.wanted.values().flat_map(|wanted| pod::containers_in_order(&wanted.pod));
+        Some(containers.filter_map(|container| container.image.clone()).collect())
     }
 
     pub(crate) fn history(&self) -> Vec<events::Record> {

@@ -6,6 +6,7 @@ mod dns;
 mod hook;
 mod image;
 mod probe;
+pub(crate) mod pulls;
 mod sandbox;
 mod security;
 mod setup;
@@ -20,11 +21,13 @@ use cri::keys::PodKey;
 use cri::{Code, Runtime, v1};
 use k8s_openapi::api::core::v1::Pod;
 use lifecycle::{Done, Effect, Event, Failure, FailureClass, Millis, ObservedPod, Outcome, ProbeKind, PullPolicy};
-use tokio::sync::Semaphore;
+use pod::PullSecret;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::AgentConfig;
 use crate::config::CALL_WITHIN;
+use crate::core::Message;
 use crate::messages::Messages;
 use crate::{clock, observe};
 
@@ -49,6 +52,8 @@ pub(crate) struct World {
     /// None where control groups are left to the runtime.
     pub(crate) cgroups: Option<cgroup::Layout>,
     pub(crate) messages: Messages,
+    /// Who wants an image from a registry waits here for his turn.
+    pub(crate) pulls: pulls::Gate,
     /// What the runtime's own clients give a call.
     pub(crate) call_within: Duration,
     permits: Semaphore,
@@ -58,7 +63,8 @@ impl World {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, config: AgentConfig, cgroups: Option<cgroup::Layout>) -> Self {
         let messages = Messages::new(&config.root_dir);
         let call_within = if config.call_within.is_zero() { CALL_WITHIN } else { config.call_within };
-        Self { runtime, config, cgroups, messages, call_within, permits: Semaphore::new(CONCURRENT_MAX) }
+        let pulls = pulls::Gate::new(&config.images);
+        Self { runtime, config, cgroups, messages, pulls, call_within, permits: Semaphore::new(CONCURRENT_MAX) }
     }
 }
 
@@ -74,6 +80,10 @@ pub struct Job {
     /// Attempt of the pod's sandbox.
     pub sandbox_attempt: u32,
     pub pull_policy: PullPolicy,
+    /// Of [`Effect::EnsureImage`]: the pod's `imagePullSecrets`, in its order.
+    pub pull_secrets: Vec<Arc<PullSecret>>,
+    /// Names of those that no source has.
+    pub missing_secrets: Vec<String>,
     /// What all burstable pods request, for their common control group.
     pub burstable_millis: i64,
     pub cancel: CancellationToken,
@@ -101,10 +111,26 @@ impl Performed {
     }
 }
 
+/// The way in which an effect tells of itself while it is under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Teller {
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) uid: String,
+    pub(crate) generation: u64,
+}
+
+impl Teller {
+    async fn tell(&self, event: Event) {
+        let message = Message::Told { uid: self.uid.clone(), generation: self.generation, event };
+        // The loop has ended: there is nobody to tell.
+        let _ended = self.messages.send(message).await;
+    }
+}
+
 pub(crate) use setup::qos_cgroups as make_qos_cgroups;
 
 /// Carries out one effect.
-pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
+pub(crate) async fn perform(world: Arc<World>, job: Job, teller: Teller) -> Performed {
     let permit = match is_counted(&job.effect) {
         true => world.permits.acquire().await.ok(),
         false => None,
@@ -114,7 +140,7 @@ pub(crate) async fn perform(world: Arc<World>, job: Job) -> Performed {
     let cancellable = is_cancellable(&job.effect);
     let pod = format!("{}/{}", job.key.namespace, job.key.name);
     // On the heap: messages of the protocol make it 16 kB, and there is one for each effect under way.
-    let work = Box::pin(cri::calls::for_pod(pod.into(), carry_out(world.clone(), job)));
+    let work = Box::pin(cri::calls::for_pod(pod.into(), carry_out(world.clone(), job, teller)));
     let mut within = pin!(async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| outcome(Outcome::Unknown)),
@@ -194,12 +220,12 @@ fn probe_timeout(job: &Job, container: &str, kind: ProbeKind) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
 }
 
-async fn carry_out(world: Arc<World>, job: Job) -> Performed {
+async fn carry_out(world: Arc<World>, job: Job, teller: Teller) -> Performed {
     let runtime = world.runtime.clone();
     match job.effect.clone() {
         Effect::SetUp => setup::set_up(world, job).await,
         Effect::RunSandbox { attempt } => sandbox::run(&world, &job, attempt).await,
-        Effect::EnsureImage { container } => image::ensure(&world, &job, &container).await,
+        Effect::EnsureImage { container } => image::ensure(&world, &job, (&container, &teller)).await,
         Effect::StartContainer { container, attempt, sandbox_id, image_ref } => {
             let start = container::Start { container, attempt, sandbox_id, image_ref };
             container::start(world, job, start).await

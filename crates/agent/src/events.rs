@@ -20,15 +20,27 @@ const MESSAGE_MAX_BYTES: usize = 1_024;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject<'a> {
-    pub(crate) key: &'a PodKey,
-    /// `spec.containers{c}`; empty for the pod itself.
-    pub(crate) field_path: &'a str,
+pub(crate) enum Subject<'a> {
+    Pod {
+        key: &'a PodKey,
+        /// `spec.containers{c}`; empty for the pod itself.
+        field_path: &'a str,
+    },
+    /// The node of this name.
+    Node(&'a str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pod,
+    Node,
 }
 
 /// An event, and how often and when it happened. Times in nanoseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
+    kind: Kind,
+    /// A node has its name for a UID, and its events are kept in the namespace `default`.
     key: PodKey,
     field_path: String,
     severity: Severity,
@@ -46,8 +58,8 @@ pub(crate) struct Record {
 /// The history.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    /// By the pod's UID; of each pod the one that happened last is the last.
-    pods: BTreeMap<String, VecDeque<Record>>,
+    /// By the UID of what they are about; of each the one that happened last is the last.
+    of: BTreeMap<String, VecDeque<Record>>,
     kept: usize,
     next_order: u64,
 }
@@ -55,9 +67,15 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn tell(&mut self, now_ns: i64, subject: Subject<'_>, event: Event) {
         self.next_order += 1;
+        let (kind, key, field_path) = match subject {
+            Subject::Pod { key, field_path } => (Kind::Pod, key.clone(), field_path.to_owned()),
+            Subject::Node(name) => (Kind::Node, node_key(name), String::new()),
+        };
+        let uid = key.uid.clone();
         let fresh = Record {
-            key: subject.key.clone(),
-            field_path: subject.field_path.to_owned(),
+            kind,
+            key,
+            field_path,
             severity: event.severity,
             reason: event.reason,
             message: cut(event.message),
@@ -67,7 +85,7 @@ impl Events {
             last_ns: now_ns,
             order: self.next_order,
         };
-        let history = self.pods.entry(subject.key.uid.clone()).or_default();
+        let history = self.of.entry(uid).or_default();
         let before = history.len();
         add(history, fresh);
         if history.len() > POD_EVENTS_MAX {
@@ -81,18 +99,18 @@ impl Events {
 
     /// Every event kept, the one that happened last at the end.
     pub(crate) fn all(&self) -> Vec<Record> {
-        let mut all: Vec<Record> = self.pods.values().flatten().cloned().collect();
+        let mut all: Vec<Record> = self.of.values().flatten().cloned().collect();
         all.sort_by_key(|record| record.order);
         all
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self.pods.iter().min_by_key(|(_, history)| history.front().map(|record| record.order));
+        let oldest = self.of.iter().min_by_key(|(_, history)| history.front().map(|record| record.order));
         let Some(uid) = oldest.map(|(uid, _)| uid.clone()) else { return };
-        if let Some(history) = self.pods.get_mut(&uid) {
+        if let Some(history) = self.of.get_mut(&uid) {
             self.kept -= usize::from(history.pop_front().is_some());
             if history.is_empty() {
-                self.pods.remove(&uid);
+                self.of.remove(&uid);
             }
         }
     }
@@ -139,7 +157,8 @@ impl Record {
 
     /// Of the pod with this name, with or without the node's suffix.
     pub(crate) fn is_of(&self, namespace: &str, name: &str, suffixed: &str) -> bool {
-        self.key.namespace == namespace && (self.key.name == name || self.key.name == suffixed)
+        let named = self.key.name == name || self.key.name == suffixed;
+        self.kind == Kind::Pod && self.key.namespace == namespace && named
     }
 
     /// As the API has it.
@@ -156,8 +175,9 @@ impl Record {
             },
             involved_object: ObjectReference {
                 api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(self.key.namespace.clone()),
+                kind: Some(format!("{:?}", self.kind)),
+                // A node is in no namespace.
+                namespace: (self.kind == Kind::Pod).then(|| self.key.namespace.clone()),
                 name: Some(self.key.name.clone()),
                 uid: Some(self.key.uid.clone()),
                 field_path: (!self.field_path.is_empty()).then(|| self.field_path.clone()),
@@ -183,6 +203,10 @@ impl Record {
     }
 }
 
+fn node_key(name: &str) -> PodKey {
+    PodKey { namespace: "default".to_owned(), name: name.to_owned(), uid: name.to_owned() }
+}
+
 /// A Normal event about a container.
 pub(crate) fn normal(reason: &'static str, message: impl Into<String>, container: &str) -> Event {
     Event { severity: Severity::Normal, reason, message: message.into(), container: Some(container.to_owned()) }
@@ -193,8 +217,8 @@ pub(crate) fn warning(reason: &'static str, message: impl Into<String>, containe
     Event { severity: Severity::Warning, reason, message: message.into(), container: Some(container.to_owned()) }
 }
 
-/// A Warning event about the pod as a whole.
-pub(crate) fn pod_warning(reason: &'static str, message: impl Into<String>) -> Event {
+/// A Warning event about a pod as a whole, or the node.
+pub(crate) fn whole_warning(reason: &'static str, message: impl Into<String>) -> Event {
     Event { severity: Severity::Warning, reason, message: message.into(), container: None }
 }
 

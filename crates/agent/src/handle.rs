@@ -1,5 +1,6 @@
 //! What the rest of the kubelet may ask the loop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::events::Record;
+use crate::image_gc::{self, PruneError, Pruned};
 use crate::status::{NodeFacts, Snapshot};
 
 /// What became of one manifest file or URL.
@@ -80,6 +82,8 @@ pub(crate) enum Query {
     Manifests(oneshot::Sender<Vec<ManifestStatus>>),
     Events(oneshot::Sender<Vec<Record>>),
     ImagesChanged(oneshot::Sender<()>),
+    /// What wanted pods name; none while that is not known.
+    WantedImages(oneshot::Sender<Option<BTreeSet<String>>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -87,12 +91,17 @@ pub(crate) enum Query {
 #[derive(Debug, Clone)]
 pub struct AgentHandle {
     queries: mpsc::Sender<Query>,
+    prunes: mpsc::Sender<image_gc::Asked>,
     node: Arc<NodeFacts>,
 }
 
 impl AgentHandle {
-    pub(crate) fn new(queries: mpsc::Sender<Query>, node: Arc<NodeFacts>) -> Self {
-        Self { queries, node }
+    pub(crate) fn new(
+        queries: mpsc::Sender<Query>,
+        prunes: mpsc::Sender<image_gc::Asked>,
+        node: Arc<NodeFacts>,
+    ) -> Self {
+        Self { queries, prunes, node }
     }
 
     /// Every pod that is wanted or not yet gone, with its live status, ordered by namespace and name.
@@ -145,6 +154,18 @@ impl AgentHandle {
     pub async fn images_changed(&self) {
         // A loop that has ended waits for no image.
         let _ended = self.ask(Query::ImagesChanged).await;
+    }
+
+    /// Removes every image that is neither used by a container, nor of a wanted pod, nor pinned, nor being pulled, however
+    /// young it is and however much room there is.
+    ///
+    /// # Errors
+    /// It is not known yet what is wanted, or the runtime does not tell of its images or containers. An image that
+    /// cannot be removed is no error but told in [`Pruned::failed`].
+    pub async fn prune_images(&self) -> Result<Pruned, PruneError> {
+        let (reply, answer) = oneshot::channel();
+        self.prunes.send(reply).await.map_err(|_| PruneError::Closed)?;
+        answer.await.map_err(|_| PruneError::Closed)?
     }
 
     /// Stops deciding and watching. Pods go on running; effects under way are left to the runtime.

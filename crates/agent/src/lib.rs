@@ -6,12 +6,14 @@
 mod clock;
 mod config;
 pub mod core;
+pub mod credentials;
 mod deletion;
 mod durable;
 mod effects;
 mod events;
 mod finished;
 mod handle;
+mod image_gc;
 mod messages;
 mod observe;
 mod plan;
@@ -24,8 +26,9 @@ mod status;
 mod testing;
 mod volumes;
 
-pub use config::{AgentConfig, DnsConfig, MAX_PODS, SourceConfig};
+pub use config::{AgentConfig, DnsConfig, ImageGcConfig, ImagesConfig, MAX_PODS, SourceConfig};
 pub use handle::{AgentHandle, ContainerView, LookupError, ManifestStatus, PodView, RunState};
+pub use image_gc::{PruneError, PruneFailure, Pruned, PrunedImage};
 pub use lifecycle::ContainerKind;
 pub use run::{StartError, run};
 pub use sources::url::UrlError;

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
-use crate::effects::{self, World, teardown};
+use crate::effects::{self, Teller, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
+use crate::image_gc::{self, Surroundings};
 use crate::observe::RuntimePod;
 use crate::remembered::{self, Memories};
 use crate::sources::SourceReport;
@@ -32,6 +33,8 @@ use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe, rotation};
 
 /// Messages waiting for the loop; who has more to say waits.
 const QUEUE: usize = 1024;
+/// Who wants images removed and waits; each removal takes its time.
+const PRUNES: usize = 8;
 /// Messages taken before the machines' deadlines are looked at again.
 const BATCH: usize = 256;
 /// Between listings that repair what events missed: while all is calm, while something is under way, and where the
@@ -95,6 +98,9 @@ pub fn run(
     tokio::spawn(rotation::rotate_logs(world.clone(), stop.clone()));
     let (memories, memory_writer) = Memories::writer(&world.config.root_dir, stop.clone());
     let (queries, questions) = mpsc::channel(QUEUE);
+    let (prunes, asked) = mpsc::channel(PRUNES);
+    let surroundings = Surroundings { world: world.clone(), queries: queries.clone(), messages: messages.clone() };
+    tokio::spawn(image_gc::look_after_images(surroundings, asked, stop.clone()));
     let agent = Agent::new(node.clone(), world.config.sources.len());
     let work = Loop {
         finished: Finished::new(&world.config.root_dir),
@@ -109,7 +115,7 @@ pub fn run(
         stop,
     };
     tokio::spawn(work.run(Inboxes { inbox, incoming, questions }, [writer, memory_writer]));
-    Ok(AgentHandle::new(queries, node))
+    Ok(AgentHandle::new(queries, prunes, node))
 }
 
 type Sources = (Vec<Watched>, Vec<(UrlSource, Duration)>);
@@ -219,6 +225,7 @@ impl Loop {
                 self.take(Message::ImagesChanged);
                 reply.send(()).is_err()
             }
+            Query::WantedImages(reply) => reply.send(self.agent.wanted_images()).is_err(),
             Query::Shutdown(reply) => reply.send(()).is_err(),
         };
     }
@@ -264,7 +271,8 @@ impl Loop {
                         if let Some(remembered) = remembered {
                             remembered.await;
                         }
-                        let performed = effects::perform(world, *job).await;
+                        let teller = Teller { messages: messages.clone(), uid: uid.clone(), generation };
+                        let performed = effects::perform(world, *job, teller).await;
                         tell(&messages, Message::Completed { uid, generation, id, performed }).await;
                     });
                 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use pod::PullSecret;
 
 /// All that one source knows, at one moment.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct FileReport {
     pub name: Arc<str>,
     /// The pods in force: of this version of the file or, while it has a problem, of its last good one.
     pub pods: Vec<Arc<Pod>>,
+    /// Likewise.
+    pub secrets: Vec<Arc<PullSecret>>,
     pub problem: Option<Problem>,
     /// Not looked at because of its name or kind.
     pub ignored: bool,

@@ -45,3 +45,17 @@ pub(crate) fn manifest(name: &str, more: &str) -> String {
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n{more}  containers:\n  - name: c\n    image: busybox:1\n    command: [/bin/true]\n"
     )
 }
+
+/// A document of a Secret with one password for one registry.
+pub(crate) fn secret_manifest(name: &str, registry: &str, password: &str) -> String {
+    let config = serde_json::json!({ "auths": { registry: { "username": name, "password": password } } });
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata: {{name: {name}}}\nstringData:\n  .dockerconfigjson: '{config}'\n"
+    )
+}
+
+/// The same, read.
+pub(crate) fn secret(name: &str, registry: &str, password: &str) -> std::sync::Arc<pod::PullSecret> {
+    let manifest = pod::manifest::parse("secret.yaml", secret_manifest(name, registry, password).as_bytes());
+    std::sync::Arc::new(manifest.secrets.into_iter().next().unwrap())
+}

@@ -1,6 +1,6 @@
 //! What is being asked of a runtime right now, and whether it answers: for health checks and the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -17,8 +17,9 @@ use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 /// A call that is not answered after this, beyond what it takes by its nature, is said to hang; a runtime that cannot be
 /// reached for as long is said to be away.
 pub const SLOW_AFTER: Duration = Duration::from_secs(5);
-/// Pulls take as long as registries please.
-const PULL: Duration = Duration::from_secs(600);
+/// Pulls take as long as registries please; a day is no sign of a runtime that hangs, and one that is slow but goes on
+/// must not make a kubelet look ill and be restarted, which would begin it anew.
+const PULL: Duration = Duration::from_secs(24 * 60 * 60);
 /// A pod's server may be slow to take a connection, on either version of IP.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -58,6 +59,8 @@ pub struct Calls {
 struct State {
     next: u64,
     under_way: BTreeMap<u64, Call>,
+    /// The images of the pulls among them.
+    pulls: BTreeMap<u64, String>,
     away: Option<(Instant, String)>,
 }
 
@@ -110,12 +113,32 @@ impl Calls {
         away.chain(slow).collect()
     }
 
+    /// The images that are being pulled, as they are named in the requests.
+    pub fn pulls(&self) -> BTreeSet<String> {
+        self.state().pulls.values().cloned().collect()
+    }
+
+    async fn watch_pull<T>(
+        &self,
+        image: Option<String>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let entry = self.begin("pull_image", PULL);
+        self.state().pulls.extend(image.map(|image| (entry.number, image)));
+        self.answer(entry, call).await
+    }
+
     async fn watch<T>(
         &self,
         (name, nature): (&'static str, Duration),
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let entry = self.begin(name, nature);
+        self.answer(entry, call).await
+    }
+
+    async fn answer<T>(&self, entry: UnderWay<'_>, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let UnderWay { name, nature, .. } = entry;
         let mut call = pin!(call);
         let answer = match tokio::time::timeout(nature + SLOW_AFTER, &mut call).await {
             Ok(answer) => answer,
@@ -162,7 +185,7 @@ impl Calls {
         state.next += 1;
         state.under_way.insert(number, Call { name, pod: pod.clone(), since, nature });
         drop(state);
-        UnderWay { calls: self, number, pod, since }
+        UnderWay { calls: self, number, name, nature, pod, since }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,13 +197,17 @@ impl Calls {
 struct UnderWay<'a> {
     calls: &'a Calls,
     number: u64,
+    name: &'static str,
+    nature: Duration,
     pod: Option<Arc<str>>,
     since: Instant,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.calls.state().under_way.remove(&self.number);
+        let mut state = self.calls.state();
+        state.under_way.remove(&self.number);
+        state.pulls.remove(&self.number);
     }
 }
 
@@ -197,6 +224,11 @@ macro_rules! watched {
                 let nature = $nature;
                 self.calls.watch((stringify!($method), nature), self.inner.$method($request)).await
             })*
+
+            async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
+                let image = request.image.as_ref().map(|image| image.image.clone());
+                self.calls.watch_pull(image, self.inner.pull_image(request)).await
+            }
 
             fn log_rotation(&self) -> LogRotation {
                 self.inner.log_rotation()
@@ -240,11 +272,11 @@ watched! {
     remove_container(request: RemoveContainerRequest) -> RemoveContainerResponse, Duration::ZERO;
     list_containers(request: ListContainersRequest) -> ListContainersResponse, Duration::ZERO;
     container_status(request: ContainerStatusRequest) -> ContainerStatusResponse, Duration::ZERO;
+    list_container_stats(request: ListContainerStatsRequest) -> ListContainerStatsResponse, Duration::ZERO;
     reopen_container_log(request: ReopenContainerLogRequest) -> ReopenContainerLogResponse, Duration::ZERO;
     exec_sync(request: ExecSyncRequest) -> ExecSyncResponse, exec_nature(&request);
     list_images(request: ListImagesRequest) -> ListImagesResponse, Duration::ZERO;
     image_status(request: ImageStatusRequest) -> ImageStatusResponse, Duration::ZERO;
-    pull_image(request: PullImageRequest) -> PullImageResponse, PULL;
     remove_image(request: RemoveImageRequest) -> RemoveImageResponse, Duration::ZERO;
     image_fs_info(request: ImageFsInfoRequest) -> ImageFsInfoResponse, Duration::ZERO;
 }
@@ -292,6 +324,25 @@ mod tests {
             calls.troubles()
         };
         assert_eq!(tokio::join!(outcome, looking).1, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pulls_are_told_while_somebody_waits_for_them() {
+        let calls = Calls::default();
+        let never = || std::future::pending::<Result<(), Error>>();
+        let pulls = [Some("a:1"), Some("a:1"), Some("b:1"), None];
+        let [a, again, b, unnamed] = pulls.map(|image| calls.watch_pull(image.map(str::to_owned), never()));
+        let looking = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            (calls.pulls(), calls.troubles())
+        };
+        let outcome = tokio::select! {
+            biased;
+            _ = async { tokio::join!(a, again, b, unnamed) } => unreachable!("they never end"),
+            told = looking => told,
+        };
+        assert_eq!(outcome, (BTreeSet::from(["a:1".to_owned(), "b:1".to_owned()]), vec![]));
+        assert_eq!(calls.pulls(), BTreeSet::new());
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,10 @@ pub enum Code {
     InvalidArgument,
     /// The request does not fit the object's present state.
     FailedPrecondition,
+    /// Somebody asked for a credential, and none or a wrong one was given.
+    Unauthenticated,
+    /// The credential is good, but not for this.
+    PermissionDenied,
     /// A limit was reached: memory, disk, pids, addresses, message size.
     ResourceExhausted,
     /// The runtime cannot be reached now; whether the request was carried out is not known.
@@ -36,11 +40,13 @@ impl Code {
             Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
             Self::AlreadyExists => 6,
+            Self::PermissionDenied => 7,
             Self::ResourceExhausted => 8,
             Self::FailedPrecondition => 9,
             Self::Unimplemented => 12,
             Self::Internal => 13,
             Self::Unavailable => 14,
+            Self::Unauthenticated => 16,
         }
     }
 
@@ -52,6 +58,8 @@ impl Code {
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::NotFound => "NotFound",
             Self::AlreadyExists => "AlreadyExists",
+            Self::Unauthenticated => "Unauthenticated",
+            Self::PermissionDenied => "PermissionDenied",
             Self::ResourceExhausted => "ResourceExhausted",
             Self::FailedPrecondition => "FailedPrecondition",
             Self::Unimplemented => "Unimplemented",

@@ -80,6 +80,13 @@ pub trait Runtime: Send + Sync {
     async fn container_status(&self, request: v1::ContainerStatusRequest)
     -> Result<v1::ContainerStatusResponse, Error>;
 
+    /// What the running containers that match the filter use, in no particular order. One that ends meanwhile is left
+    /// out. What a runtime does not tell is absent, not 0.
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error>;
+
     /// Who rotates logs. Where it is the kubelet, [`Runtime::reopen_container_log`] is implemented too.
     fn log_rotation(&self) -> LogRotation {
         LogRotation::Runtime

@@ -81,7 +81,9 @@ pub(crate) fn code_of(status: u16, message: &str) -> Code {
     match status {
         400 => Code::InvalidArgument,
         NOT_FOUND => Code::NotFound,
-        401 | 403 | CONFLICT => Code::FailedPrecondition,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        CONFLICT => Code::FailedPrecondition,
         501 => Code::Unimplemented,
         // A daemon that ends refuses what it has not begun and breaks off what it has.
         503 => Code::Unavailable,

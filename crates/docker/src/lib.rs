@@ -24,6 +24,7 @@ mod runtime;
 mod sandbox;
 mod session;
 mod spec;
+mod stats;
 mod status;
 mod stopping;
 mod turns;

@@ -168,6 +168,14 @@ impl Runtime for Docker {
         Ok(v1::ContainerStatusResponse { status: Some(status::container(&found)), ..Default::default() })
     }
 
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error> {
+        let wanted = filter::of_stats(request.filter);
+        Ok(v1::ListContainerStatsResponse { stats: self.core.list_stats(&wanted).await? })
+    }
+
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
         let core = Arc::clone(&self.core);
         // Dropped with this future, which tells the task that nobody waits.

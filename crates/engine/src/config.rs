@@ -24,4 +24,6 @@ pub struct Config {
     pub log_max_files: u32,
     /// Where images lie.
     pub image: Arc<image::Store>,
+    /// Brings them there from registries.
+    pub puller: Arc<image::Puller>,
 }

@@ -213,6 +213,15 @@ impl Runtime for Engine {
         Ok(v1::ContainerStatusResponse { status: Some(status), ..Default::default() })
     }
 
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error> {
+        let core = Arc::clone(&self.core);
+        let wanted = filter::of_stats(request.filter);
+        Ok(v1::ListContainerStatsResponse { stats: on_pool(move || core.list_stats(&wanted)).await? })
+    }
+
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
         let core = Arc::clone(&self.core);
         // Dropped with this future, which tells the task that nobody waits.
@@ -237,12 +246,11 @@ impl Runtime for Engine {
     }
 
     async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
-        let image = self.core.image_status(request.image.as_ref())?;
-        Ok(v1::ImageStatusResponse { image, ..Default::default() })
+        self.core.image_status(&request)
     }
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
-        Ok(v1::PullImageResponse { image_ref: self.core.pull_image(request.image.as_ref())? })
+        Ok(v1::PullImageResponse { image_ref: self.core.pull_image(request).await? })
     }
 
     async fn remove_image(&self, request: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {

@@ -1,9 +1,12 @@
 //! Images as the CRI tells of them; the store does the work.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cri::{Error, v1};
+use cri::{Code, Error, v1};
+use image::PullError;
+use image::registry::RegistryError;
 
 use crate::error::{internal, on_pool};
 use crate::state::{Core, now_ns};
@@ -25,17 +28,67 @@ impl Core {
         Ok(images.iter().map(|image| listed(image)).collect())
     }
 
-    pub(crate) fn image_status(&self, spec: Option<&v1::ImageSpec>) -> Result<Option<v1::Image>, Error> {
-        let found = self.config.image.resolve(name_of(spec)?).map_err(of_store)?;
-        Ok(found.map(|image| listed(&image)))
+    pub(crate) fn image_status(&self, request: &v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
+        let name = name_of(request.image.as_ref())?;
+        let found = self.config.image.resolve(name).map_err(of_store)?;
+        let mut info = BTreeMap::new();
+        if let Some(image) = found.as_ref().filter(|_| request.verbose) {
+            info.insert(cri::keys::IMAGE_GIVEN.to_owned(), self.was_given(name, image).to_string());
+        }
+        Ok(v1::ImageStatusResponse { image: found.map(|image| listed(&image)), info })
     }
 
-    /// Present is all that an image can be so far.
-    pub(crate) fn pull_image(&self, spec: Option<&v1::ImageSpec>) -> Result<String, Error> {
-        let name = name_of(spec)?;
+    /// What was imported is there for machines without a network, and is not asked for; all else is as its registry has it
+    /// now.
+    pub(crate) async fn pull_image(&self, request: v1::PullImageRequest) -> Result<String, Error> {
+        let name = name_of(request.image.as_ref())?;
         let found = self.config.image.resolve(name).map_err(of_store)?;
+        if let Some(image) = found.filter(|image| self.was_given(name, image)) {
+            return Ok(image.id.clone());
+        }
+        if is_id(name) {
+            return Err(Error::not_found(format!(
+                "no image has the id {name}, and an id cannot be pulled: give a name"
+            )));
+        }
+        let reference = image::Reference::parse(name).map_err(of_store)?;
+        let login = crate::login(request.auth.as_ref(), reference.domain())?;
+        let pulled = self.config.puller.pull(&reference, login).await;
+        pulled.map(|image| image.id.clone()).map_err(|error| self.of_pull(error))
+    }
+
+    /// Whether no registry need be asked what the name means: it is the image's id or a digest, or an archive gave it to
+    /// the image.
+    fn was_given(&self, name: &str, image: &image::Image) -> bool {
+        let Ok(reference) = image::Reference::parse(name) else { return true };
+        let full = reference.to_string();
+        let by_archive = || image.refs.contains(&full) && !self.config.image.is_pulled(&full);
+        is_id(name) || reference.digest().is_some() || by_archive()
+    }
+
+    /// What a failed pull means to the caller. Whatever a registry does, this runtime is there and has answered.
+    fn of_pull(&self, error: image::Error) -> Error {
+        let image::Error::Pull { source, .. } = &error else { return of_store(error) };
+        let message = error.to_string();
+        let PullError::Registry { source } = source.as_ref() else {
+            return Error::new(code_of_refusal(source), message);
+        };
+        match decisive(source) {
+            RegistryError::Unauthorized { .. } => Error::new(Code::Unauthenticated, message),
+            _ if source.is_refusal() => Error::not_found(message),
+            _ if source.is_unavailable() => Error::new(Code::Unknown, self.unavailable(&message)),
+            _ => Error::new(Code::Unknown, message),
+        }
+    }
+
+    /// The first word is what callers look for; the rest is for people.
+    fn unavailable(&self, message: &str) -> String {
         let drop_in = self.config.root_dir.join("images");
-        found.map(|image| image.id.clone()).ok_or_else(|| Error::not_found(absent(name, &drop_in)))
+        format!(
+            "RegistryUnavailable: {message}; without a network, import the image with `kubelet image import FILE` or drop \
+             its archive into {}",
+            drop_in.display()
+        )
     }
 
     pub(crate) async fn remove_image(self: &Arc<Self>, spec: Option<&v1::ImageSpec>) -> Result<(), Error> {
@@ -72,17 +125,37 @@ impl Core {
     }
 }
 
+/// Whether this is a whole image id, which could also be read as a name.
+fn is_id(name: &str) -> bool {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    image::Digest::parse(&format!("sha256:{digits}")).is_ok()
+}
+
 fn name_of(spec: Option<&v1::ImageSpec>) -> Result<&str, Error> {
     let name = spec.map(|spec| spec.image.as_str()).unwrap_or_default();
     if name.is_empty() { Err(Error::invalid_argument("image: a name or an id is expected")) } else { Ok(name) }
 }
 
-fn absent(name: &str, drop_in: &Path) -> String {
-    format!(
-        "image {name} is not present; pulling from registries is not supported yet: import it with \
-         `kubelet image import FILE` or drop the archive into {}",
-        drop_in.display()
-    )
+/// Of several hosts the registry itself has the last word.
+fn decisive(error: &RegistryError) -> &RegistryError {
+    match error {
+        RegistryError::AllHosts { tried } => tried.last().map_or(error, decisive),
+        _ => error,
+    }
+}
+
+/// The class of a failure for which an image or this machine is to blame.
+fn code_of_refusal(error: &PullError) -> Code {
+    match error {
+        PullError::Document { .. } | PullError::TooLarge { .. } | PullError::Platform { .. } => {
+            Code::FailedPrecondition
+        }
+        PullError::Mismatch { .. } => Code::Internal,
+        PullError::Store { source: image::Error::Layer { source: image::LayerError::DiskFull { .. }, .. } } => {
+            Code::ResourceExhausted
+        }
+        _ => Code::Internal,
+    }
 }
 
 fn listed(image: &image::Image) -> v1::Image {

@@ -1,7 +1,9 @@
 //! What can go wrong with images, with the facts a person needs to act on it.
 
+use crate::pull::PullError;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Result of every fallible operation on the store.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -44,6 +46,9 @@ pub enum Error {
     /// An image archive was refused.
     #[error("image archive {path:?}: {source}")]
     Archive { path: PathBuf, source: ArchiveError },
+    /// An image could not be pulled. Those who waited for the same pull are told the same.
+    #[error("cannot pull {reference}: {source}")]
+    Pull { reference: String, source: Arc<PullError> },
 }
 
 impl Error {
@@ -77,6 +82,9 @@ pub enum LayerError {
     /// The file system has no room for the layer.
     #[error("not enough {what} left on the image file system")]
     DiskFull { what: &'static str },
+    /// Whoever brought it gave up.
+    #[error("it was given up")]
+    Abandoned,
     /// The stream broke off, is corrupt, or could not be read.
     #[error("cannot read the layer: {source}")]
     Read { source: io::Error },

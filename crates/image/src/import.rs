@@ -9,10 +9,11 @@ use crate::error::{ArchiveError, Error, Result};
 use crate::json::{self, Dialect};
 use crate::manifest::{ConfigFile, MAX_CONFIG_BYTES, Platform};
 use crate::reference::Reference;
-use crate::store::{Change, LayerSource, NewImage, Store};
+use crate::store::{Change, Claim, LayerPlan, LayerSource, NewImage, Origin, Store};
 use file::ArchiveFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Owner of the pin that [`ImportOptions::pinned`] gives.
 pub(crate) const PINNED_BY_IMPORT: &str = "it was imported as pinned";
@@ -57,14 +58,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Archive`] and [`Error::Layer`] say what is wrong with the archive.
-    pub fn import(&self, archive: &Path, options: ImportOptions) -> Result<Vec<Imported>> {
+    pub fn import(self: &Arc<Self>, archive: &Path, options: ImportOptions) -> Result<Vec<Imported>> {
         let owner = options.pinned.then_some(PINNED_BY_IMPORT);
         self.import_with(archive, owner, |_, _| Ok(()))
     }
 
     /// Imports, and lets `then` add to the same change.
     pub(crate) fn import_with(
-        &self,
+        self: &Arc<Self>,
         path: &Path,
         pinned_by: Option<&str>,
         then: impl FnOnce(&mut Change<'_>, &[Imported]) -> Result<()>,
@@ -72,21 +73,25 @@ impl Store {
         let refuse = |source| Error::Archive { path: path.to_owned(), source };
         let archive = ArchiveFile::open(path, self.ingest_dir(), self.limits()).map_err(refuse)?;
         let images = describe(&archive).map_err(refuse)?;
+        // Held until the change is over.
+        let plans =
+            images.iter().map(|image| bring_layers(self, &archive, (image, path))).collect::<Result<Vec<_>>>()?;
         let mut change = self.change();
         let mut imported = Vec::with_capacity(images.len());
-        for image in images {
-            add_layers(&mut change, &archive, &image, path)?;
+        for (image, plan) in images.into_iter().zip(&plans) {
+            change.put_layers(plan)?;
             let references: Vec<String> = image.names.iter().map(Reference::to_string).collect();
             let repositories: BTreeSet<String> = image.names.iter().map(Reference::repository).collect();
             change.put_image(NewImage {
                 config_bytes: &image.config_bytes,
                 diff_ids: &image.config.rootfs.diff_ids.clone(),
                 config: image.config.into_run_config(),
-                manifest: image.manifest.as_deref().map(|bytes| (&repositories, bytes)),
+                manifests: image.manifest.as_deref().into_iter().collect(),
+                repositories: &repositories,
                 pinned_by,
             })?;
             for reference in &references {
-                change.put_ref(reference, &image.id)?;
+                change.put_ref(reference, &image.id, Origin::Given)?;
             }
             imported.push(Imported { id: image.id.to_string(), references });
         }
@@ -96,17 +101,16 @@ impl Store {
     }
 }
 
-fn add_layers(change: &mut Change<'_>, archive: &ArchiveFile, image: &Described, path: &Path) -> Result<()> {
-    let diff_ids = &image.config.rootfs.diff_ids;
-    for at in change.present(diff_ids)..diff_ids.len() {
-        let part = &image.layers[at];
+fn bring_layers(store: &Arc<Store>, archive: &ArchiveFile, (image, path): (&Described, &Path)) -> Result<LayerPlan> {
+    let plan = store.plan(&image.config.rootfs.diff_ids);
+    for (at, part) in image.layers.iter().enumerate() {
+        let Claim::Ours(slot) = plan.claim_blocking(at) else { continue };
         let mut section =
             archive.section(&part.member).map_err(|source| Error::Archive { path: path.to_owned(), source })?;
         let size_bytes = section.len();
-        let source = LayerSource { reader: &mut section, size_bytes, blob: part.blob.as_ref(), diff_id: &diff_ids[at] };
-        change.add_layer(&diff_ids[..at], source)?;
+        slot.fill(LayerSource { reader: &mut section, size_bytes, blob: part.blob.as_ref() })?;
     }
-    Ok(())
+    Ok(plan)
 }
 
 /// Newer `docker save` writes both forms into one archive. The layout is the richer one and is taken, but the other must

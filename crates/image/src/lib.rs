@@ -27,5 +27,6 @@ pub use drop_in::{DropIn, Scan};
 pub use error::{ArchiveError, Error, LayerError, Result};
 pub use import::{ImportOptions, Imported};
 pub use login::Login;
+pub use pull::{LayerProgress, LayerState, PullConfig, PullError, PullProgress, Puller};
 pub use reference::Reference;
 pub use store::{Image, ImageConfig, Removed, Store, Usage};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A credential for one registry. Its `Debug` shows no secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Login {
     /// A name and a password, shown to the registry or to its token server.
     Basic { username: String, password: String },

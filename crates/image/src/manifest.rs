@@ -1,6 +1,11 @@
 //! The documents of an image: index, manifest, configuration.
 
-use crate::digest::Digest;
+mod platform;
+
+use crate::digest::{Digest, shorten};
+use crate::json::{self, Dialect};
+use platform::Fit;
+pub(crate) use platform::Platform;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -56,44 +61,31 @@ impl Descriptor {
             Some(suffix) if suffix.contains("encrypted") => {
                 Err("its layers are encrypted, which is not supported".into())
             }
-            _ => Err(format!("unsupported layer type {:?}: expected a tar layer", crate::digest::shorten(media_type))),
+            _ => Err(format!("unsupported layer type {:?}: expected a tar layer", shorten(media_type))),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    pub(crate) os: String,
-    pub(crate) architecture: String,
-    pub(crate) variant: Option<String>,
-}
-
-impl Platform {
-    /// The platform of this machine, in the names that images use.
-    pub(crate) fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
+/// The entries of an index that may lead to an image for `host`, the best fitting one first and those that do not say
+/// what they are for last; and what the others are for.
+pub(crate) fn choices(manifests: &[Descriptor], host: &Platform) -> (Vec<Descriptor>, Vec<String>) {
+    let (mut fitting, mut others) = (Vec::new(), Vec::new());
+    for manifest in manifests {
+        match manifest.platform.as_ref().map(|platform| (platform, platform.fit(host))) {
+            None => fitting.push((Fit::UNTOLD, manifest.clone())),
+            Some((_, Some(fit))) => fitting.push((fit, manifest.clone())),
+            Some((platform, None)) => others.push(platform.describe()),
+        }
     }
-
-    /// Variants are passed over: those of amd64 and arm64 are not told apart here, and the first match is taken.
-    pub(crate) fn matches(&self, host: &Platform) -> bool {
-        self.os == host.os && self.architecture == host.architecture
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        let variant = self.variant.as_ref().map(|v| format!("/{v}")).unwrap_or_default();
-        crate::digest::shorten(&format!("{}/{}{variant}", self.os, self.architecture))
-    }
+    // Equal ones stay in the order of the index.
+    fitting.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
+    (fitting.into_iter().map(|(_, manifest)| manifest).collect(), others)
 }
 
 /// A manifest or an index; which of them, the fields tell.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Document {
+struct Document {
     schema_version: u32,
     media_type: Option<String>,
     config: Option<Descriptor>,
@@ -107,16 +99,28 @@ pub(crate) enum Content {
     Manifest { config: Descriptor, layers: Vec<Descriptor> },
 }
 
+impl Content {
+    /// Reads an index or a manifest that was referred to by a media type, or by none.
+    pub(crate) fn parse(bytes: &[u8], referred_as: Option<&str>) -> Result<Self, String> {
+        json::parse::<Document>(bytes, Dialect::Oci)?.content(referred_as)
+    }
+}
+
 impl Document {
     /// What the document is, given the type by which it was referred to. Refuses what could be taken for both.
-    pub(crate) fn content(self, referred_as: Option<&str>) -> Result<Content, String> {
-        if self.schema_version != 2 {
-            return Err(format!("schemaVersion is {}, expected 2", self.schema_version));
+    fn content(self, referred_as: Option<&str>) -> Result<Content, String> {
+        match self.schema_version {
+            2 => {}
+            1 => {
+                return Err("a manifest of Docker's old schema 1 is not supported: build or push the image anew".into());
+            }
+            other => return Err(format!("schemaVersion is {other}, expected 2")),
         }
         if let (Some(own), Some(referred)) = (self.media_type.as_deref(), referred_as)
             && own != referred
         {
-            return Err("its mediaType differs from the one it is referred to by".into());
+            let (own, referred) = (shorten(own), shorten(referred));
+            return Err(format!("its mediaType {own:?} differs from the one it is referred to by, {referred:?}"));
         }
         let media_type = self.media_type.as_deref().or(referred_as);
         let has_type = |types: &[&str]| media_type.is_none_or(|t| types.contains(&t));
@@ -137,7 +141,7 @@ fn check_manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<(), Stri
     match config.media_type.as_deref() {
         Some(t) if CONFIG_TYPES.contains(&t) => {}
         other => {
-            let found = crate::digest::shorten(other.unwrap_or("no type"));
+            let found = shorten(other.unwrap_or("no type"));
             return Err(format!("not a container image: its configuration is of type {found:?}"));
         }
     }
@@ -213,7 +217,7 @@ impl ConfigFile {
 
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.rootfs.kind != "layers" {
-            return Err(format!("rootfs.type is {:?}, expected \"layers\"", crate::digest::shorten(&self.rootfs.kind)));
+            return Err(format!("rootfs.type is {:?}, expected \"layers\"", shorten(&self.rootfs.kind)));
         }
         check_layer_count(self.rootfs.diff_ids.len())
     }

@@ -4,13 +4,17 @@
 //! kept unpacked only, because what they came in would double the space and is needed for nothing else.
 
 mod change;
+mod layer_dir;
 mod open;
+mod plan;
 mod record;
 mod remove;
+mod table;
 mod transaction;
 
 pub use crate::manifest::ImageConfig;
-pub(crate) use change::{Change, LayerSource, NewImage};
+pub(crate) use change::{Change, NewImage, Origin};
+pub(crate) use plan::{Claim, LayerPlan, LayerSource, Slot};
 pub(crate) use record::DropInRecord;
 pub use remove::Removed;
 pub(crate) use transaction::temporary_name;
@@ -19,11 +23,12 @@ use crate::digest::{Digest, is_hex};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::unpack::Limits;
-use record::{ImageRecord, LayerRecord};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use record::{ImageRecord, LayerRecord, RefRecord};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use table::Slots;
 
 /// Shorter prefixes of an id could be words, which name images: `decade`, `facade`.
 const MIN_ID_PREFIX_LEN: usize = 8;
@@ -54,12 +59,15 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// Images on the disk. All methods block; those that change something wait for one another.
+/// Images on the disk. All methods block. Several images may be brought at once; what changes the records waits for its
+/// turn.
 pub struct Store {
-    dirs: Dirs,
+    dirs: Arc<Dirs>,
     limits: Limits,
+    /// Layers that are being brought. Of the three locks, `changing` is taken first, then this one's, then `state`.
+    slots: Slots,
     state: RwLock<State>,
-    /// Held while something on the disk changes.
+    /// Held while what images have changes on the disk.
     changing: Mutex<()>,
     /// Its lock tells other processes that the directory is taken.
     _lock: OwnedFd,
@@ -128,7 +136,7 @@ impl Dirs {
 #[derive(Debug, Default)]
 struct State {
     images: BTreeMap<Digest, Stored>,
-    refs: BTreeMap<String, Digest>,
+    refs: BTreeMap<String, RefRecord>,
     layers: HashMap<Digest, LayerRecord>,
     drop_ins: BTreeMap<String, DropInRecord>,
     /// Numbers of layer directories without a record, which a container may still use until the next boot.
@@ -148,16 +156,21 @@ impl State {
         let mut layers = Vec::with_capacity(record.layers.len());
         let mut hidden = false;
         let mut size_bytes = 0;
+        let mut seen = HashSet::new();
         for layer in record.layers.iter().rev().filter_map(|chain_id| self.layers.get(chain_id)) {
-            size_bytes += layer.size_bytes;
-            if !hidden {
-                layers.push(layer.dir.to_string());
+            // A layer that comes twice lies in one directory, which overlayfs does not take twice. The upper one shows
+            // all that the lower one has.
+            if seen.insert(layer.dir) {
+                size_bytes += layer.size_bytes;
+                if !hidden {
+                    layers.push(layer.dir.to_string());
+                }
             }
             hidden |= layer.opaque_root;
         }
         let image = Image {
             id: record.id.to_string(),
-            refs: self.refs.iter().filter(|(_, id)| **id == record.id).map(|(name, _)| name.clone()).collect(),
+            refs: self.refs.values().filter(|r| r.image == record.id).map(|r| r.reference.clone()).collect(),
             digests: record.digests.iter().cloned().collect(),
             size_bytes,
             config,
@@ -172,6 +185,16 @@ impl State {
         if let Some(Stored { record, image }) = self.images.remove(id) {
             self.put_image(record, image.config.clone());
         }
+    }
+
+    /// The lowest free number: names stay short, because all of them must fit into mount(2)'s one page of options.
+    fn take_directory(&mut self) -> u32 {
+        let used: BTreeSet<u32> =
+            self.layers.values().map(|layer| layer.dir).chain(self.taken.iter().copied()).collect();
+        let free = used.iter().zip(1..).find(|(used, number)| *used != number);
+        let number = free.map_or_else(|| used.last().map_or(1, |last| last + 1), |(_, number)| number);
+        self.taken.insert(number);
+        number
     }
 
     fn find(&self, text: &str) -> Result<Option<&Stored>> {
@@ -193,7 +216,7 @@ impl State {
 
     fn find_reference(&self, reference: &Reference) -> Option<&Stored> {
         match reference.digest() {
-            None => self.refs.get(&reference.to_string()).and_then(|id| self.images.get(id)),
+            None => self.refs.get(&reference.to_string()).and_then(|record| self.images.get(&record.image)),
             Some(digest) => {
                 let wanted = format!("{}@{digest}", reference.repository());
                 self.images.values().find(|stored| stored.record.digests.contains(&wanted))
@@ -236,10 +259,18 @@ impl Store {
 
     /// Space that all layers take; each counts once.
     pub fn usage(&self) -> Usage {
-        self.state().layers.values().fold(Usage::default(), |sum, layer| Usage {
+        let state = self.state();
+        let mut seen = HashSet::new();
+        let layers = state.layers.values().filter(|layer| seen.insert(layer.dir));
+        layers.fold(Usage::default(), |sum, layer| Usage {
             bytes: sum.bytes + layer.size_bytes,
             inodes: sum.inodes + layer.inodes,
         })
+    }
+
+    /// Whether a full reference names what its registry gave for it; otherwise an archive gave it, or nothing has it.
+    pub fn is_pulled(&self, reference: &str) -> bool {
+        self.state().refs.get(reference).is_some_and(|record| record.pulled)
     }
 
     pub(crate) fn ingest_dir(&self) -> &Path {
@@ -274,6 +305,15 @@ impl Store {
     fn begin_change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Names of the stacks that the layers make, lowest first.
+fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chain.push(Digest::chain(chain.last(), diff_id));
+    }
+    chain
 }
 
 #[cfg(test)]

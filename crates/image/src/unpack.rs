@@ -16,9 +16,12 @@ use crate::archive::{Entries, Entry, Kind};
 use crate::error::LayerError;
 use names::Target;
 use std::io::Read;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tree::Tree;
+pub(crate) use tree::{inherit_root, same_root};
 
 /// What a layer may at most be.
 #[derive(Debug, Clone)]
@@ -37,6 +40,14 @@ pub(crate) struct Limits {
     /// What must stay available on the file system, so that a layer cannot fill it.
     pub(crate) reserve_bytes: u64,
     pub(crate) reserve_inodes: u64,
+    /// What all layers under way have written since the disk was last asked for its room.
+    written: Arc<Written>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    bytes: AtomicU64,
+    inodes: AtomicU64,
 }
 
 impl Default for Limits {
@@ -50,6 +61,7 @@ impl Default for Limits {
             padding_bytes: 16 << 20,
             reserve_bytes: 128 << 20,
             reserve_inodes: 4_096,
+            written: Arc::default(),
         }
     }
 }
@@ -62,10 +74,28 @@ impl Limits {
     }
 }
 
-/// The disk is asked for its room after so many bytes.
+/// The disk is asked for its room after so many bytes and files of all layers together.
 pub(crate) const CHECK_BYTES: u64 = 64 << 20;
+const CHECK_INODES: u64 = 4_096;
 
 impl Limits {
+    /// Counts bytes that were written below `fd`, and asks for the room when they have become many.
+    fn charge_bytes(&self, bytes: u64, fd: impl AsFd) -> Result<(), LayerError> {
+        self.charge((&self.written.bytes, CHECK_BYTES), bytes, fd)
+    }
+
+    fn charge_inode(&self, fd: impl AsFd) -> Result<(), LayerError> {
+        self.charge((&self.written.inodes, CHECK_INODES), 1, fd)
+    }
+
+    fn charge(&self, (written, step): (&AtomicU64, u64), more: u64, fd: impl AsFd) -> Result<(), LayerError> {
+        if written.fetch_add(more, Ordering::Relaxed) + more < step {
+            return Ok(());
+        }
+        written.store(0, Ordering::Relaxed);
+        self.check_room(fd)
+    }
+
     /// Fails when the file system of `fd` has less room than is to stay free.
     pub(crate) fn check_room(&self, fd: impl AsFd) -> Result<(), LayerError> {
         let stat = rustix::fs::fstatvfs(fd).map_err(|e| LayerError::Read { source: e.into() })?;
@@ -90,8 +120,9 @@ pub(crate) fn clean_name(name: &str) -> Option<String> {
 pub(crate) struct Layer<'a> {
     /// Directory to be made; its parent is on the same file system as `scratch`.
     pub(crate) target: &'a Path,
-    /// Directories of the layers below, topmost first.
-    pub(crate) lowers: Vec<PathBuf>,
+    /// Opens the layers below, topmost first. They may be under way themselves, and this waits for them; it is called at
+    /// most once, and only by a layer that must know what is below.
+    pub(crate) below: &'a dyn Fn() -> Result<Vec<Arc<OwnedFd>>, LayerError>,
     /// Directory for what is replaced by a later entry and has to be removed.
     pub(crate) scratch: &'a Path,
 }
@@ -104,6 +135,10 @@ pub(crate) struct Unpacked {
     pub(crate) inodes: u64,
     /// Nothing of the layers below is to be seen.
     pub(crate) opaque_root: bool,
+    /// What came of it depends on the layers below; otherwise it is the same on any others.
+    pub(crate) looked_below: bool,
+    /// It says itself what its root is like; otherwise that is for [`inherit_root`] to say.
+    pub(crate) own_root: bool,
 }
 
 /// Unpacks the tar archive that `plain` gives and reads it to its end. On failure the target is left for the caller to

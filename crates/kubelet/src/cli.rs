@@ -112,6 +112,42 @@ pub(crate) struct RunFlags {
     /// How a runtime names control groups that does not say so itself (cgroupDriver): cgroupfs
     #[arg(long, value_name = "DRIVER")]
     pub(crate) cgroup_driver: Option<String>,
+    /// One pull of an image at a time (serializeImagePulls) [default: true, or false with two or more parallel pulls]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) serialize_image_pulls: Option<bool>,
+    /// Pulls of images at a time where they are not serialized (maxParallelImagePulls) [default: any number]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_parallel_image_pulls: Option<i32>,
+    /// Pulls that may begin each second, 0 for any number (registryPullQPS) [default: 5]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) registry_qps: Option<i32>,
+    /// Pulls that may begin at once, within --registry-qps (registryBurst) [default: 10]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) registry_burst: Option<i32>,
+    /// Directory of <registry>/hosts.toml: mirrors, certificates, plain http [default: /etc/kubelet/registries]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) registry_config_dir: Option<PathBuf>,
+    /// A pull for which no byte comes for so long is given up [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) image_pull_progress_deadline: Option<Duration>,
+    /// CredentialProviderConfig: programs that give credentials for registries; a file, or a directory of them
+    #[arg(long, value_name = "PATH")]
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+    /// Where the programs of --image-credential-provider-config are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
+    /// Unused images go when their file system is as full as this, 100 for never (imageGCHighThresholdPercent) [default: 85]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    pub(crate) image_gc_high_threshold: Option<i32>,
+    /// They go until it is only as full as this (imageGCLowThresholdPercent) [default: 80]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    pub(crate) image_gc_low_threshold: Option<i32>,
+    /// An unused image stays for so long, however full it is (imageMinimumGCAge) [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) minimum_image_ttl_duration: Option<Duration>,
+    /// An image unused for so long goes, however empty it is (imageMaximumGCAge) [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) image_maximum_gc_age: Option<Duration>,
     /// Verbosity of the log, 0 to 10
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: u8,
@@ -125,6 +161,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Show everything that is known of a pod
     Describe(DescribeArgs),
+    /// Show what pods and the machine use
+    Top(TopArgs),
     /// Print a container's log
     Logs(LogsArgs),
     /// Run a command in a container
@@ -135,7 +173,7 @@ pub(crate) enum Command {
     PortForward(PortForwardArgs),
     /// Validate manifests without running them
     Check(CheckArgs),
-    /// Import, list and remove images
+    /// Pull, import, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
 }
@@ -178,6 +216,15 @@ pub(crate) struct EventsArgs {
     /// Go on as things happen
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Only pods of this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +321,17 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Make an image present as its registry has it now
+    Pull {
+        #[command(flatten)]
+        target: Target,
+        /// Tell no progress, only the image in the end
+        #[arg(short, long)]
+        quiet: bool,
+        /// A name as in a manifest: busybox, registry.example.com/team/tool:1.2, tool@sha256:…
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+    },
     /// Import an OCI or Docker archive
     Import {
         #[command(flatten)]
@@ -293,6 +351,11 @@ pub(crate) enum ImageCommand {
         target: Target,
         #[arg(required = true)]
         images: Vec<String>,
+    },
+    /// Remove every image that no container has, no pod wants and nobody pinned
+    Prune {
+        #[command(flatten)]
+        target: Target,
     },
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod port_forward;
 pub(crate) mod ps;
 mod session;
 mod summary;
+pub(crate) mod top;
 
 use crate::cli::ContainerArgs;
 use crate::client::Client;

@@ -1,6 +1,7 @@
 //! What the daemon runs with: defaults, overridden by a configuration file, overridden by flags.
 
 pub(crate) mod file;
+pub(crate) mod images;
 mod labels;
 pub(crate) mod runtime;
 
@@ -61,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) runtime: runtime::Choice,
     /// What a call to the runtime may take.
     pub(crate) call_within: Duration,
+    pub(crate) images: images::Images,
 }
 
 /// Why the daemon cannot start with these flags and this file. Nothing has been touched yet.
@@ -91,6 +93,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
     let with_file = file.is_some();
     let file = file.unwrap_or_default();
     let (runtime, call_within) = runtime::choose(flags, &file)?;
+    let images = images::decide(flags, &file, &runtime)?;
     let manifests = flags.pod_manifest_path.clone().or(manifests).or(file.static_pod_path);
     let manifest_url = flags.manifest_url.clone().or(file.static_pod_url).filter(|url| !url.is_empty());
     if manifests.is_none() && manifest_url.is_none() {
@@ -147,6 +150,7 @@ pub(crate) fn load(flags: &RunFlags, hostname: &str) -> Result<Config, ConfigErr
         max_pods: max_pods(flags.max_pods.or(file.max_pods))?,
         runtime,
         call_within,
+        images,
     })
 }
 
@@ -213,13 +217,15 @@ fn max_restart_delay(value: Option<Duration>) -> Result<Duration, ConfigError> {
 }
 
 fn parse_headers(flags: &[String]) -> Result<Vec<(String, String)>, ConfigError> {
-    let wrong = |text: &str| value_error("--manifest-url-header", text, "expected name:value");
+    // It may be a credential: which one it is is told, not how it reads.
+    let wrong = |at: usize| value_error("--manifest-url-header", format!("header {}", at + 1), "expected name:value");
     flags
         .iter()
-        .map(|text| {
-            let (name, value) = text.split_once(':').ok_or_else(|| wrong(text))?;
+        .enumerate()
+        .map(|(at, text)| {
+            let (name, value) = text.split_once(':').ok_or_else(|| wrong(at))?;
             match name.trim() {
-                "" => Err(wrong(text)),
+                "" => Err(wrong(at)),
                 name => Ok((name.to_owned(), value.trim().to_owned())),
             }
         })
@@ -337,6 +343,15 @@ mod tests {
         std::fs::write(&path, "apiVersion: v1\nkind: Pod\n").unwrap();
         let config = load(&RunFlags { config: Some(path.clone()), ..RunFlags::default() }, "n").unwrap();
         assert_eq!(config.manifests, Some(path));
+    }
+
+    #[test]
+    fn s_b23_a_header_that_is_wrong_is_not_shown() {
+        let headers = ["a:b", "Authorization Bearer geheim", ":geheim"].map(String::from);
+        for (headers, expected) in [(&headers[..2], "header 2"), (&headers[2..], "header 1")] {
+            let error = parse_headers(headers).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("geheim"), "{error}");
+        }
     }
 
     #[test]

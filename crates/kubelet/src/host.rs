@@ -2,7 +2,9 @@
 
 use crate::images::Images;
 use crate::log::LogOutput;
-use agent::{AgentHandle, ContainerView, PodView, RunState};
+use crate::stats::{self, Rates};
+use agent::credentials::Credentials;
+use agent::{AgentHandle, ContainerView, PodView, PruneError, RunState};
 use async_trait::async_trait;
 use cri::calls::{self, Calls};
 use cri::channel::Resize;
@@ -12,9 +14,11 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod::reasons;
 use server::logs::LogSource;
+use server::stats::Summary;
 use server::{
-    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImageSummary,
-    ImportRequest, ImportedImage, LogRequest, ManifestStatus, PodRef, StreamOptions,
+    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, HostError, HostErrorKind, ImagePull,
+    ImageSummary, ImportRequest, ImportedImage, LogRequest, ManifestStatus, PodRef, PruneFailure, Pruned, PrunedImage,
+    PulledImage, StreamOptions,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +38,10 @@ pub(crate) struct Host {
     /// What the runtime is being asked.
     pub(crate) calls: Arc<Calls>,
     pub(crate) images: Images,
+    pub(crate) node_name: String,
+    pub(crate) rates: Rates,
+    /// Of the node.
+    pub(crate) credentials: Arc<Credentials>,
     pub(crate) log: LogOutput,
     pub(crate) root_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
@@ -67,6 +75,14 @@ impl server::Host for Host {
     async fn machine_info(&self) -> node::MachineInfo {
         let root_dir = self.root_dir.clone();
         tokio::task::spawn_blocking(move || node::machine_info(&root_dir)).await.unwrap_or_default()
+    }
+
+    async fn stats(&self) -> Result<Summary, HostError> {
+        let used = self.runtime.list_container_stats(v1::ListContainerStatsRequest::default()).await?.stats;
+        let node = tokio::task::spawn_blocking(node::usage).await.unwrap_or_default();
+        let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
+        let pods = self.agent.pods().await.items;
+        Ok(stats::summary((&self.node_name, node, now_ns), &pods, &used, &self.rates))
     }
 
     async fn health(&self, check: HealthCheck) -> Result<(), String> {
@@ -185,6 +201,34 @@ impl server::Host for Host {
 
     async fn image_remove(&self, reference: &str) -> Result<(), HostError> {
         self.images.remove(reference).await
+    }
+
+    async fn image_pull(&self, reference: &str) -> Result<PulledImage, HostError> {
+        let credentials = self.credentials.for_image(reference, &[]).await;
+        let pulled = self.images.pull(reference, credentials).await?;
+        self.agent.images_changed().await;
+        Ok(pulled)
+    }
+
+    async fn image_pulls(&self) -> Vec<ImagePull> {
+        self.images.pulls()
+    }
+
+    async fn image_prune(&self) -> Result<Pruned, HostError> {
+        let pruned = self.agent.prune_images().await.map_err(|error| match &error {
+            PruneError::NotReady | PruneError::Closed => HostError::new(HostErrorKind::Unavailable, error.to_string()),
+            PruneError::Runtime { error: of_call, .. } => {
+                HostError { message: error.to_string(), ..of_call.clone().into() }
+            }
+        })?;
+        let removed =
+            |image: agent::PrunedImage| PrunedImage { id: image.id, names: image.names, size_bytes: image.size_bytes };
+        let failed = |image: agent::PruneFailure| PruneFailure { id: image.id, names: image.names, error: image.error };
+        Ok(Pruned {
+            removed: pruned.removed.into_iter().map(removed).collect(),
+            failed: pruned.failed.into_iter().map(failed).collect(),
+            freed_bytes: pruned.freed_bytes,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod images;
 mod log;
 mod run;
 mod runtime;
+mod stats;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -39,6 +40,7 @@ fn subcommand(command: Command) -> anyhow::Result<u8> {
             Command::Ps(args) => commands::ps::run(args).await,
             Command::Events(args) => commands::events::run(args).await,
             Command::Describe(args) => commands::describe::run(args).await,
+            Command::Top(args) => commands::top::run(args).await,
             Command::Logs(args) => commands::logs::run(args).await,
             Command::Exec(args) => commands::exec::run(args).await,
             Command::Attach(args) => commands::attach::run(args).await,

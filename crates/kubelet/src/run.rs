@@ -6,7 +6,9 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::log::{self, LogOutput};
 use crate::runtime::{self, Opened};
-use agent::{AgentConfig, AgentHandle, DnsConfig, SourceConfig};
+use crate::stats::Rates;
+use agent::credentials::{Credentials, CredentialsConfig};
+use agent::{AgentConfig, AgentHandle, DnsConfig, ImagesConfig, SourceConfig};
 use anyhow::{Context, Result, bail};
 use image::Store;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -15,7 +17,7 @@ use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,10 +62,11 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
     let mut interrupt = signal(SignalKind::interrupt())?;
     directories(&config)?;
     let _only_one = lock(&config.run_dir.join("kubelet.lock")).await?;
+    let credentials = credentials(&config).await?;
     let sockets = bind(&config).await?;
     let Opened { runtime, calls, images, embedded } = runtime::open(&config).await?;
     let groups = cgroup::Layout::detect().context("no control groups are mounted below /sys/fs/cgroup")?;
-    let agent = agent::run(agent_config(&config, &facts), Arc::clone(&runtime), Some(groups))
+    let agent = agent::run(agent_config(&config, &facts, &credentials), Arc::clone(&runtime), Some(groups))
         .context("the agent cannot start")?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -75,6 +78,9 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
         runtime,
         calls,
         images,
+        node_name: config.node_name.clone(),
+        rates: Rates::default(),
+        credentials,
         log,
         root_dir: config.root_dir.clone(),
         log_dir: config.pod_logs_dir.clone(),
@@ -132,7 +138,19 @@ async fn lock(path: &Path) -> Result<OwnedFd> {
     }
 }
 
-fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
+/// Who the node is to registries. Docker's configuration is looked for where every kubelet does.
+async fn credentials(config: &Config) -> Result<Arc<Credentials>> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let mut found = CredentialsConfig::usual(&config.root_dir, home.as_deref());
+    if let Some(providers) = &config.images.providers {
+        found.provider_config = Some(providers.config.clone());
+        found.provider_bin_dir = Some(providers.bin_dir.clone());
+    }
+    let credentials = tokio::task::spawn_blocking(move || Credentials::new(found)).await?;
+    Ok(Arc::new(credentials.context("--image-credential-provider-config")?))
+}
+
+fn agent_config(config: &Config, facts: &node::Facts, credentials: &Arc<Credentials>) -> AgentConfig {
     let path =
         config.manifests.clone().map(|path| SourceConfig::Path { path, check_every: config.file_check_frequency });
     let url = config.manifest_url.clone().map(|url| SourceConfig::Url {
@@ -156,6 +174,14 @@ fn agent_config(config: &Config, facts: &node::Facts) -> AgentConfig {
         call_within: config.call_within,
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
+        images: ImagesConfig {
+            serialize: config.images.serialize,
+            max_parallel: config.images.max_parallel,
+            qps: config.images.qps,
+            burst: config.images.burst,
+            gc: config.images.gc,
+            credentials: Arc::clone(credentials),
+        },
         max_restart_delay_ms: config.max_restart_delay.as_millis().try_into().unwrap_or(0),
     }
 }

@@ -8,7 +8,8 @@ use cri::Runtime;
 use cri::calls::{Calls, Watched};
 use cri::client::{Client, Endpoint};
 use engine::Engine;
-use image::Store;
+use image::registry::{Registry, RegistryConfig};
+use image::{PullConfig, Puller, Store};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,11 +48,12 @@ async fn open_embedded(config: &Config) -> Result<Opened> {
     let dir = config.root_dir.join("image-store");
     let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await?;
     let store = store.context("the image store cannot be opened")?;
-    let engine = Engine::open(engine_config(config, &store)?).await.context("the engine cannot start")?;
+    let puller = puller(config, &store);
+    let engine = Engine::open(engine_config(config, &store, &puller)?).await.context("the engine cannot start")?;
     let watched = Watched::new(engine.clone());
     let calls = watched.calls();
     let runtime: Arc<dyn Runtime> = Arc::new(watched);
-    let images = Images::Store { store: Arc::clone(&store), engine: Arc::clone(&runtime) };
+    let images = Images::Store { store: Arc::clone(&store), engine: Arc::clone(&runtime), puller };
     Ok(Opened { runtime, calls, images, embedded: Some((engine, store)) })
 }
 
@@ -83,11 +85,19 @@ fn elsewhere(runtime: Arc<dyn Runtime>, import_with: &'static str) -> Opened {
     let watched = Watched::new(runtime);
     let calls = watched.calls();
     let runtime: Arc<dyn Runtime> = Arc::new(watched);
-    let images = Images::Runtime { runtime: Arc::clone(&runtime), import_with };
+    let images = Images::Runtime { runtime: Arc::clone(&runtime), calls: Arc::clone(&calls), import_with };
     Opened { runtime, calls, images, embedded: None }
 }
 
-fn engine_config(config: &Config, images: &Arc<Store>) -> Result<engine::Config> {
+fn puller(config: &Config, store: &Arc<Store>) -> Arc<Puller> {
+    let registry = Registry::new(RegistryConfig {
+        hosts_dir: Some(config.images.registry_config_dir.clone()),
+        progress_within: config.images.progress_within,
+    });
+    Puller::new(Arc::clone(store), registry, PullConfig::default())
+}
+
+fn engine_config(config: &Config, images: &Arc<Store>, puller: &Arc<Puller>) -> Result<engine::Config> {
     Ok(engine::Config {
         root_dir: config.root_dir.clone(),
         run_dir: config.run_dir.clone(),
@@ -98,5 +108,6 @@ fn engine_config(config: &Config, images: &Arc<Store>) -> Result<engine::Config>
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
         image: Arc::clone(images),
+        puller: Arc::clone(puller),
     })
 }

@@ -12,9 +12,11 @@ mod memory;
 mod network;
 mod source;
 mod topology;
+mod usage;
 
 pub use disk::capacity_bytes;
 pub use facts::{Facts, facts, primary_ip};
 pub use machine::{
     Cache, Core, DiskInfo, FsInfo, HugePages, MachineInfo, MemoryType, NetInfo, NumaNode, Nvm, machine_info,
 };
+pub use usage::{Usage, usage};

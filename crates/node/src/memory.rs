@@ -12,7 +12,7 @@ pub(crate) struct Totals {
 }
 
 /// A value of `/proc/meminfo` or of a node's `meminfo` (`Node 0 MemTotal: 1 kB`), in bytes.
-fn value_bytes(meminfo: &str, key: &str) -> Option<u64> {
+pub(crate) fn value_bytes(meminfo: &str, key: &str) -> Option<u64> {
     meminfo.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         if name.rsplit(' ').next()? != key {

@@ -4,6 +4,8 @@
 //! Pure: no I/O, no clock, no randomness, no threads. Time and facts about the node are inputs.
 
 pub mod defaults;
+pub mod docker_config;
+pub mod duration;
 pub mod env;
 pub mod field;
 pub mod hosts;
@@ -17,6 +19,7 @@ pub mod qos;
 pub mod quantity;
 pub mod reasons;
 pub mod resources;
+pub mod secret;
 pub mod signals;
 pub mod status;
 pub mod support;
@@ -32,3 +35,4 @@ pub use field::FieldError;
 pub use hosts::{HostsFacts, etc_hosts, etc_hosts_of_host_network, hostname};
 pub use k8s_openapi::api::core::v1::Pod;
 pub use manifest::{Manifest, ManifestError, ParsedPod};
+pub use secret::PullSecret;

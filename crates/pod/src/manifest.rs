@@ -1,17 +1,20 @@
-//! Manifest text to pods: YAML or JSON, one or several documents, `Pod`, `PodList` and `List`.
+//! Manifest text to pods and their secrets: YAML or JSON, one or several documents, `Pod`, `Secret`, `PodList` and `List`.
 //!
 //! Text passes four gates, each with its own limits: [`text`] (bytes to plain values), [`decode`] (plain values to typed pods;
 //! unknown fields and wrong types), [`crate::support`] (valid, but not implemented yet) and [`crate::validate`].
 
 mod decode;
 mod locate;
+mod secret;
 mod text;
 
 use crate::accessors::{name, namespace};
 use crate::field::{FieldError, escape};
+use crate::secret::PullSecret;
 use crate::support::{self, plain};
 use crate::{defaults, validate};
 use k8s_openapi::api::core::v1::Pod;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,13 +28,16 @@ pub fn is_file_name(name: &[u8]) -> bool {
 
 /// Most pods in one manifest.
 pub const MAX_PODS: usize = 1000;
+/// Most secrets in one manifest.
+pub const MAX_SECRETS: usize = 1000;
 /// Errors told of one document; the rest is counted.
 pub const MAX_ERRORS_PER_DOCUMENT: usize = 20;
 
-/// What a manifest holds. It is good only if there are no errors; the pods of a bad one are those documents that were good.
+/// What a manifest holds. It is good only if there are no errors; what a bad one holds is of those documents that were good.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {
     pub pods: Vec<ParsedPod>,
+    pub secrets: Vec<PullSecret>,
     pub errors: Vec<ManifestError>,
 }
 
@@ -76,6 +82,8 @@ pub enum Problem {
     TooComplex { message: String },
     #[error("holds more than {MAX_PODS} pods; split the file")]
     TooManyPods,
+    #[error("holds more than {MAX_SECRETS} secrets; split the file")]
+    TooManySecrets,
     #[error("{0}")]
     Field(FieldError),
     #[error("and {count} more errors")]
@@ -104,18 +112,19 @@ impl std::error::Error for ManifestError {}
 pub fn parse(file: &str, bytes: &[u8]) -> Manifest {
     let documents = match text::documents(bytes) {
         Ok(documents) => documents,
-        Err(failure) => return Manifest { pods: Vec::new(), errors: vec![failure.in_file(file)] },
+        Err(failure) => return Manifest { errors: vec![failure.in_file(file)], ..Manifest::default() },
     };
     if documents.is_empty() {
         let error = ManifestError { file: file.to_owned(), document: None, position: None, problem: Problem::Empty };
-        return Manifest { pods: Vec::new(), errors: vec![error] };
+        return Manifest { errors: vec![error], ..Manifest::default() };
     }
     let mut reader = Reader { several: documents.len() > 1, file, ..Reader::default() };
     for (index, value) in documents.into_iter().enumerate() {
         reader.document(index + 1, value);
-        if reader.manifest.pods.len() > MAX_PODS {
+        if let Some(problem) = reader.too_many() {
             reader.manifest.pods.clear();
-            reader.report(None, None, Problem::TooManyPods);
+            reader.manifest.secrets.clear();
+            reader.report(None, None, problem);
             break;
         }
     }
@@ -124,6 +133,39 @@ pub fn parse(file: &str, bytes: &[u8]) -> Manifest {
         reader.manifest.errors.iter_mut().for_each(|error| error.document = None);
     }
     reader.manifest
+}
+
+/// Reads the one object of a file that is no manifest, of a type of one's own, as strictly as manifests are read. `check` looks at
+/// it when its fields are known and of the right types.
+///
+/// # Errors
+/// Everything that is wrong, with its line.
+pub fn object_of<T: DeserializeOwned>(
+    file: &str,
+    bytes: &[u8],
+    check: impl FnOnce(&T) -> Vec<FieldError>,
+) -> Result<T, Vec<ManifestError>> {
+    let mut documents = text::documents(bytes).map_err(|failure| vec![failure.in_file(file)])?;
+    let decoded = match (documents.pop(), documents.len()) {
+        (Some(value), 0) => decode::object::<T>(value),
+        (_, more) => {
+            let count = if more == 0 { "none" } else { "several" };
+            let error = FieldError::new("(document)", format!("holds {count}: expected one document"));
+            decode::Decoded { object: None, errors: vec![error], taken_out: Vec::new() }
+        }
+    };
+    let mut errors = decoded.errors;
+    let object = decoded.object.filter(|_| errors.is_empty());
+    if let Some(object) = &object {
+        errors = check(object);
+    }
+    let told = errors.into_iter().map(Problem::Field);
+    // The first document: that is where the lines are looked up.
+    let in_file = |problem| ManifestError { file: file.to_owned(), document: Some(1), position: None, problem };
+    let mut told: Vec<ManifestError> = told.map(in_file).collect();
+    locate::fill_in(bytes, &mut told);
+    told.iter_mut().for_each(|error| error.document = None);
+    object.filter(|_| told.is_empty()).ok_or(told)
 }
 
 /// The `kind` of the first document; none if there is none or the text cannot be read.
@@ -140,6 +182,8 @@ struct Reader<'a> {
     /// Full names and explicit UIDs seen, with the place of the first.
     names: BTreeMap<(String, String), usize>,
     uids: BTreeMap<String, usize>,
+    /// Namespaces and names of secrets, likewise.
+    secrets: BTreeMap<(String, String), usize>,
 }
 
 impl Reader<'_> {
@@ -156,11 +200,18 @@ impl Reader<'_> {
         }
     }
 
+    fn too_many(&self) -> Option<Problem> {
+        if self.manifest.pods.len() > MAX_PODS {
+            return Some(Problem::TooManyPods);
+        }
+        (self.manifest.secrets.len() > MAX_SECRETS).then_some(Problem::TooManySecrets)
+    }
+
     fn report(&mut self, document: Option<usize>, position: Option<Position>, problem: Problem) {
         self.manifest.errors.push(ManifestError { file: self.file.to_owned(), document, position, problem });
     }
 
-    /// A pod, or a list of them.
+    /// A pod, a secret, or a list of them.
     fn objects(&mut self, document: usize, value: Value, errors: &mut Vec<FieldError>) {
         let Value::Object(mut object) = value else {
             let message = "expected a mapping that begins with apiVersion and kind";
@@ -170,6 +221,7 @@ impl Reader<'_> {
         match header(&object, "") {
             Err(error) => errors.push(error),
             Ok("Pod") => self.pod(document, Value::Object(object), Place::ROOT, errors),
+            Ok("Secret") => self.secret(document, object, Place::ROOT, errors),
             Ok(list) => {
                 let list = list.to_owned();
                 let items = match object.remove("items") {
@@ -197,19 +249,25 @@ impl Reader<'_> {
                 object.entry("apiVersion").or_insert_with(|| "v1".into());
                 object.entry("kind").or_insert_with(|| "Pod".into());
             }
-            let Value::Object(object) = &item else {
+            let place = Place { prefix: &prefix };
+            let Value::Object(object) = item else {
                 errors.push(FieldError::with_found(prefix, plain(&item), "expected a pod"));
                 continue;
             };
-            match header(object, &prefix) {
-                Ok("Pod") => self.pod(document, item, Place { prefix: &prefix }, errors),
-                Ok(kind) => {
+            match (header(&object, &prefix), list) {
+                (Ok("Pod"), _) => self.pod(document, Value::Object(object), place, errors),
+                (Ok("Secret"), "List") => self.secret(document, object, place, errors),
+                (Ok(kind @ "Secret"), _) => {
+                    let message = format!("expected Pod in a {list}; use kind List for several kinds");
+                    errors.push(FieldError::with_found(format!("{prefix}.kind"), kind, message));
+                }
+                (Ok(kind), _) => {
                     let message = "a list in a list is not supported: expected Pod";
                     errors.push(FieldError::with_found(format!("{prefix}.kind"), kind, message));
                 }
-                Err(error) => errors.push(error),
+                (Err(error), _) => errors.push(error),
             }
-            if self.manifest.pods.len() > MAX_PODS {
+            if self.too_many().is_some() {
                 return;
             }
         }
@@ -217,10 +275,10 @@ impl Reader<'_> {
 
     fn pod(&mut self, document: usize, value: Value, place: Place<'_>, errors: &mut Vec<FieldError>) {
         let before = errors.len();
-        let decoded = decode::pod(value);
+        let decoded = decode::object::<Pod>(value);
         let taken_out = decoded.taken_out;
         errors.extend(decoded.errors.into_iter().map(|error| place.error(error)));
-        let Some(mut pod) = decoded.pod else { return };
+        let Some(mut pod) = decoded.object else { return };
         defaults::apply(&mut pod);
         // What could not be decoded is absent from the pod: complaining that it is absent would only confuse.
         let told = |error: &FieldError| {
@@ -236,6 +294,28 @@ impl Reader<'_> {
         if errors.len() == before {
             self.manifest.pods.push(ParsedPod { pod, document });
         }
+    }
+
+    fn secret(
+        &mut self,
+        document: usize,
+        object: serde_json::Map<String, Value>,
+        place: Place<'_>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        let secret = match secret::read(object) {
+            Ok(secret) => secret,
+            Err(found) => return errors.extend(found.into_iter().map(|error| place.error(error))),
+        };
+        let key = (secret.namespace.clone(), secret.name.clone());
+        if let Some(first) = self.secrets.get(&key) {
+            let message =
+                format!("another secret of this name is in namespace {} already (document {first}); rename one", key.0);
+            errors.push(place.error(FieldError::with_found("metadata.name", &key.1, message)));
+            return;
+        }
+        self.secrets.insert(key, document);
+        self.manifest.secrets.push(secret);
     }
 
     /// Two pods of one name, or of one explicit UID, would be one pod that changes to and fro.
@@ -256,7 +336,7 @@ impl Reader<'_> {
     }
 }
 
-/// Where in its document a pod stands.
+/// Where in its document an object stands.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     prefix: &'a str,
@@ -279,7 +359,7 @@ fn join(prefix: &str, path: &str) -> String {
     if prefix.is_empty() { path.to_owned() } else { format!("{prefix}.{path}") }
 }
 
-/// The object's kind, one of `Pod`, `PodList` and `List`, of version v1.
+/// The object's kind, one of `Pod`, `Secret`, `PodList` and `List`, of version v1.
 fn header<'a>(object: &'a serde_json::Map<String, Value>, prefix: &str) -> Result<&'a str, FieldError> {
     let text = |key: &str, example: &str| match object.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
@@ -288,10 +368,10 @@ fn header<'a>(object: &'a serde_json::Map<String, Value>, prefix: &str) -> Resul
         }
         Some(other) => Err(FieldError::with_found(join(prefix, key), plain(other), format!("expected {example}"))),
     };
-    let kind = text("kind", "Pod, PodList or List")?;
-    if !matches!(kind, "Pod" | "PodList" | "List") {
+    let kind = text("kind", "Pod, Secret, PodList or List")?;
+    if !matches!(kind, "Pod" | "Secret" | "PodList" | "List") {
         let shown = crate::field::printable(kind);
-        let message = format!("kind {shown} is not supported yet: only Pod, PodList and List are");
+        let message = format!("kind {shown} is not supported yet: only Pod, Secret, PodList and List are");
         return Err(FieldError::new(join(prefix, "kind"), message));
     }
     let version = text("apiVersion", "v1")?;

@@ -10,6 +10,8 @@ pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
 pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
 pub const IMAGE_INSPECT_ERROR: &str = "ImageInspectError";
+pub const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+pub const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed";
 pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
 pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
@@ -88,6 +90,10 @@ pub const FAILED_MOUNT: &str = "FailedMount";
 pub const DNS_CONFIG_FORMING: &str = "DNSConfigForming";
 pub const MISSING_CLUSTER_DNS: &str = "MissingClusterDNS";
 pub const FAILED_VALIDATION: &str = "FailedValidation";
+pub const FREE_DISK_SPACE_FAILED: &str = "FreeDiskSpaceFailed";
+pub const IMAGE_GC_FAILED: &str = "ImageGCFailed";
+pub const INVALID_DISK_CAPACITY: &str = "InvalidDiskCapacity";
+pub const FAILED_TO_RETRIEVE_IMAGE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
 
 // phases
 pub const PHASE_PENDING: &str = "Pending";

@@ -56,7 +56,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("spec.hostPID", Any),
     ("spec.hostUsers", Only("true")),
     ("spec.hostname", Any),
-    ("spec.imagePullSecrets", Never("static pods may not reference secrets")),
+    ("spec.imagePullSecrets[].name", Any),
     ("spec.nodeName", Any),
     ("spec.nodeSelector", Any),
     ("spec.os", Any),

@@ -245,15 +245,15 @@ fn wrong_types_are_all_told() {
 fn other_kinds_and_versions_are_refused_by_name() {
     let table = [
         ("apiVersion: v1\nkind: ConfigMap\ndata: {}\n", "kind: kind ConfigMap is not supported yet"),
-        ("apiVersion: v1\nkind: Secret\n", "kind: kind Secret is not supported yet"),
+        ("apiVersion: v1\nkind: SecretList\n", "kind: kind SecretList is not supported yet"),
         (
             "apiVersion: apps/v1\nkind: Deployment\n",
-            "kind: kind Deployment is not supported yet: only Pod, PodList and List are",
+            "kind: kind Deployment is not supported yet: only Pod, Secret, PodList and List are",
         ),
         ("apiVersion: v1beta1\nkind: Pod\n", "apiVersion: found \"v1beta1\": expected v1 for kind Pod"),
         ("kind: Pod\n", "apiVersion: is missing: expected v1"),
-        ("apiVersion: v1\n", "kind: is missing: expected Pod, PodList or List"),
-        ("apiVersion: v1\nkind: 5\n", "kind: found \"5\": expected Pod, PodList or List"),
+        ("apiVersion: v1\n", "kind: is missing: expected Pod, Secret, PodList or List"),
+        ("apiVersion: v1\nkind: 5\n", "kind: found \"5\": expected Pod, Secret, PodList or List"),
         ("apiVersion: v1\nkind: pod\n", "kind pod is not supported yet"),
         (
             "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Service}]\n",

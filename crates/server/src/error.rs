@@ -74,7 +74,9 @@ impl From<cri::Error> for HostError {
         let kind = match error.code {
             Code::InvalidArgument => HostErrorKind::Invalid,
             Code::NotFound => HostErrorKind::NotFound,
-            Code::AlreadyExists | Code::FailedPrecondition => HostErrorKind::Conflict,
+            Code::AlreadyExists | Code::FailedPrecondition | Code::Unauthenticated | Code::PermissionDenied => {
+                HostErrorKind::Conflict
+            }
             Code::ResourceExhausted => HostErrorKind::Exhausted,
             Code::Unavailable | Code::DeadlineExceeded => HostErrorKind::Unavailable,
             Code::Unimplemented | Code::Internal | Code::Unknown => HostErrorKind::Internal,

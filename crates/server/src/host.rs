@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::HostError;
 use crate::logs::{LogOptions, LogSource};
+use crate::stats::Summary;
+use crate::{ErrorBody, HostError};
 use cri::channel::Resize;
 
 /// The facts and acts behind the API. Every method may be called at any time and many at once.
@@ -20,6 +21,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// The machine this runs on.
     async fn machine_info(&self) -> node::MachineInfo;
+
+    /// What the machine and its pods use right now.
+    async fn stats(&self) -> Result<Summary, HostError>;
 
     /// Whether one part of the kubelet is well; the text says what is wrong (a pod, a call).
     async fn health(&self, check: HealthCheck) -> Result<(), String>;
@@ -53,6 +57,16 @@ pub trait Host: Send + Sync + 'static {
 
     /// Removes an image by name or id.
     async fn image_remove(&self, reference: &str) -> Result<(), HostError>;
+
+    /// Makes an image present as its registry has it now; the reference is a full one. Dropping the future gives it up,
+    /// unless others wait for the same image.
+    async fn image_pull(&self, reference: &str) -> Result<PulledImage, HostError>;
+
+    /// The images that are being pulled, for whomever.
+    async fn image_pulls(&self) -> Vec<ImagePull>;
+
+    /// Removes the images that nobody uses.
+    async fn image_prune(&self) -> Result<Pruned, HostError>;
 }
 
 /// A health check that the host answers; `ping` the server answers itself.
@@ -171,6 +185,8 @@ pub struct ImageSummary {
     pub size_bytes: u64,
     /// Never collected.
     pub pinned: bool,
+    /// A container has it, running or not.
+    pub in_use: bool,
 }
 
 /// The body of `POST /images/import`.
@@ -192,4 +208,120 @@ pub struct ImportedImage {
     pub reference: String,
     /// `sha256:<hex>` of its configuration.
     pub id: String,
+}
+
+/// The body of `POST /images/pull`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullRequest {
+    /// As people write it: `busybox`, `registry.example.com:5000/team/tool@sha256:…`.
+    pub reference: String,
+}
+
+/// A line of the answer to `POST /images/pull`. The last one is not progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PullLine {
+    /// How far it is.
+    Progress(ImagePull),
+    /// It is there.
+    Pulled(PulledImage),
+    /// It could not be had.
+    Failed(ErrorBody),
+}
+
+/// An image that is present now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PulledImage {
+    /// Its full name.
+    pub reference: String,
+    /// The runtime's, `sha256:<hex>` of the configuration for the embedded engine.
+    pub id: String,
+}
+
+/// An image that is being pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImagePull {
+    /// Its full name.
+    pub reference: String,
+    /// Compressed, as they come over the network.
+    pub done_bytes: u64,
+    /// Not known before the manifest is read.
+    pub total_bytes: Option<u64>,
+    /// The lowest first; none before the manifest is read.
+    pub layers: Vec<LayerPull>,
+}
+
+impl ImagePull {
+    /// How much of it has come, of a hundred; none where it is not known how much there is, or where nothing is to come.
+    pub fn percent(&self) -> Option<u64> {
+        let total = self.total_bytes.filter(|total| *total > 0)?;
+        Some(self.done_bytes.min(total).saturating_mul(100) / total)
+    }
+}
+
+/// A layer of an image that is being pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerPull {
+    /// Of its blob.
+    pub digest: String,
+    /// Compressed.
+    pub done_bytes: u64,
+    /// Compressed.
+    pub total_bytes: u64,
+    /// How it stands.
+    pub state: LayerState,
+}
+
+/// How a layer of an image that is being pulled stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LayerState {
+    /// Its turn has not come.
+    Waiting,
+    /// On its way.
+    Fetching,
+    /// It was there before; nothing is fetched.
+    Present,
+    /// Fetched, verified and unpacked.
+    Done,
+}
+
+/// The answer to `POST /images/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// What is gone.
+    pub removed: Vec<PrunedImage>,
+    /// What should be gone and is not.
+    pub failed: Vec<PruneFailure>,
+    /// By how much the images' file system has grown emptier.
+    pub freed_bytes: u64,
+}
+
+/// An image that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedImage {
+    /// The runtime's.
+    pub id: String,
+    /// Tags and digests it was known by.
+    pub names: Vec<String>,
+    /// What it held, content shared with other images included.
+    pub size_bytes: u64,
+}
+
+/// An image that could not be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneFailure {
+    /// The runtime's.
+    pub id: String,
+    /// Tags and digests it is known by.
+    pub names: Vec<String>,
+    /// What kept it.
+    pub error: String,
 }

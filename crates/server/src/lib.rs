@@ -7,17 +7,20 @@
 mod error;
 mod health;
 mod host;
+mod images;
 mod listen;
 pub mod logs;
 mod port_forward;
 mod routes;
+pub mod stats;
 mod streams;
 mod websocket;
 
 pub use error::{ErrorBody, HostError, HostErrorKind};
 pub use host::{
-    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImageSummary, ImportRequest,
-    ImportedImage, LogRequest, ManifestStatus, PodRef, StreamOptions,
+    AttachRequest, ContainerRef, EventFilter, ExecRequest, HealthCheck, Host, ImagePull, ImageSummary, ImportRequest,
+    ImportedImage, LayerPull, LayerState, LogRequest, ManifestStatus, PodRef, PruneFailure, Pruned, PrunedImage,
+    PullLine, PullRequest, PulledImage, StreamOptions,
 };
 pub use listen::{Bound, Limits, ListenError, bind_tcp, bind_unix, serve};
 pub use routes::{healthz, local, read_only};

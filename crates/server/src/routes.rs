@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -13,13 +13,10 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    ContainerRef, EventFilter, Host, HostError, HostErrorKind, ImportRequest, LogRequest, health, logs, port_forward,
-    streams,
-};
+use crate::{ContainerRef, EventFilter, Host, HostError, LogRequest, health, images, logs, port_forward, streams};
 
 /// Bodies of requests.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 type Shared = Arc<dyn Host>;
 
@@ -50,8 +47,11 @@ pub fn local(host: Shared) -> Router {
         .route("/exec/{namespace}/{pod}/{container}", get(streams::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(streams::attach))
         .route("/portForward/{namespace}/{pod}", get(port_forward::port_forward))
-        .route("/images", get(images).merge(delete(image_remove)))
-        .route("/images/import", post(image_import))
+        .route("/images", get(images::list).merge(delete(images::remove)))
+        .route("/images/import", post(images::import))
+        .route("/images/pull", post(images::pull))
+        .route("/images/pulls", get(images::pulls))
+        .route("/images/prune", post(images::prune))
         .fallback(not_found)
         .layer(Extension(logs::Watches::default()))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -63,7 +63,8 @@ fn with_health(router: Router<Shared>) -> Router<Shared> {
 }
 
 fn with_facts(router: Router<Shared>) -> Router<Shared> {
-    router.route("/pods", get(pods)).route("/spec", get(|| async { moved_to_spec() })).route("/spec/", get(spec))
+    let router = router.route("/pods", get(pods)).route("/stats/summary", get(summary).post(summary));
+    router.route("/spec", get(|| async { moved_to_spec() })).route("/spec/", get(spec))
 }
 
 /// 301, as the file server of old gave it; axum's [`Redirect::permanent`] is 308.
@@ -112,6 +113,10 @@ async fn pods(State(host): State<Shared>) -> Response {
     Json(PodList { kind: "PodList", api_version: "v1", metadata: &list.metadata, items }).into_response()
 }
 
+async fn summary(State(host): State<Shared>) -> Result<Response, HostError> {
+    Ok(Json(host.stats().await?).into_response())
+}
+
 async fn spec(State(host): State<Shared>) -> Response {
     Json(host.machine_info().await).into_response()
 }
@@ -140,47 +145,6 @@ async fn events(
         (None, Some(_)) => return Err(wrong()),
     };
     Ok(Json(host.events(filter).await).into_response())
-}
-
-async fn images(State(host): State<Shared>) -> Result<Response, HostError> {
-    Ok(Json(host.images().await?).into_response())
-}
-
-async fn image_import(
-    State(host): State<Shared>,
-    request: Result<Json<ImportRequest>, JsonRejection>,
-) -> Result<Response, HostError> {
-    let Json(request) = request.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => HostError::new(
-            HostErrorKind::TooLarge,
-            format!("the request's body is larger than the {MAX_BODY_BYTES} bytes that are allowed"),
-        ),
-        _ => HostError::invalid(format!(
-            "the request's body must be {{\"path\": \"/absolute/path.tar\", \"pinned\": false}}: {}",
-            rejection.body_text()
-        )),
-    })?;
-    if !request.path.is_absolute() {
-        let path = request.path.display();
-        return Err(HostError::invalid(format!(
-            "path {path} must be absolute: the kubelet has another working directory"
-        )));
-    }
-    Ok(Json(host.image_import(request).await?).into_response())
-}
-
-#[derive(Deserialize)]
-struct RemoveQuery {
-    reference: String,
-}
-
-async fn image_remove(
-    State(host): State<Shared>,
-    query: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Result<StatusCode, HostError> {
-    let Query(query) = query.map_err(|_| HostError::invalid("the query must be ?reference=NAME_OR_ID"))?;
-    host.image_remove(&query.reference).await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn container_logs(

@@ -47,6 +47,11 @@ pub(crate) enum Happening {
         epoch: u64,
         message: Box<Message>,
     },
+    /// An effect that is under way has something to tell.
+    Told {
+        epoch: u64,
+        message: Box<Message>,
+    },
     Inspect {
         epoch: u64,
         uid: String,
@@ -290,6 +295,7 @@ impl World {
             Happening::GiveUp => self.answer_stops(),
             Happening::Unwant(uid) => self.unwant(&uid),
             Happening::Event { epoch, message } if alive && epoch == current => self.event(*message),
+            Happening::Told { epoch, message } if alive && epoch == current => self.told(*message),
             Happening::Inspect { epoch, uid, stamp_ms } if alive && epoch == current => self.gather(uid, stamp_ms),
             Happening::Inspected { epoch, uid, stamp_ms, pod } if alive && epoch == current => {
                 self.inspected(&uid, stamp_ms, pod);
@@ -302,6 +308,7 @@ impl World {
             Happening::List(epoch) if alive && epoch == current => self.list(),
             // Meant for a kubelet that is dead.
             Happening::Event { .. }
+            | Happening::Told { .. }
             | Happening::Inspect { .. }
             | Happening::Inspected { .. }
             | Happening::Listed { .. }

@@ -14,7 +14,8 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    pub(super) fn start(dir: &Path, programs: &Path) -> Containerd {
+    /// With the programs of Debian's package in `/usr/bin`, or those of another directory.
+    pub fn start(dir: &Path, programs: &Path) -> Containerd {
         std::fs::create_dir_all(dir).expect("the daemon's directory");
         let containerd = Containerd { dir: dir.to_owned() };
         run(containerd.script("start").arg(programs));
@@ -25,6 +26,13 @@ impl Containerd {
         let mut script = Command::new(workspace().join("scripts/containerd.sh"));
         script.arg(what).arg(&self.dir);
         script
+    }
+
+    /// Its client, at its socket and in the namespace where pods' images are.
+    pub fn ctr(&self) -> Command {
+        let mut ctr = Command::new("/usr/bin/ctr");
+        ctr.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]);
+        ctr
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -56,9 +64,7 @@ impl Containerd {
 
     pub(super) fn holds(&self) -> Vec<String> {
         let list = |what: &str| {
-            let mut ctr = Command::new("/usr/bin/ctr");
-            let ctr = ctr.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io", what, "list", "--quiet"]);
-            run(ctr).lines().map(|id| format!("{what} {id}")).collect::<Vec<_>>()
+            run(self.ctr().args([what, "list", "--quiet"])).lines().map(|id| format!("{what} {id}")).collect::<Vec<_>>()
         };
         let conflist = self.conflist();
         let network = conflist["name"].as_str().unwrap_or("-");

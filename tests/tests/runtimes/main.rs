@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 type Behaviour = (&'static str, fn(&Machine));
 
 /// Each has pods of its own, so that all can be had at once.
-const TOGETHER: [Behaviour; 10] = [
+const TOGETHER: [Behaviour; 11] = [
+    ("what is used", together::what_is_used_is_told),
     ("a killed container comes back and then waits", together::a_killed_container_comes_back_and_then_waits),
     ("ends are told by their causes", together::ends_are_told_by_their_causes),
     ("a site with everything", together::a_site_with_everything),

@@ -314,3 +314,37 @@ pub(crate) fn pods_share_what_they_ask_for(machine: &Machine) {
         machine.await_end(name);
     }
 }
+
+/// One that works is told from one that sleeps, and both from the machine.
+pub(crate) fn what_is_used_is_told(machine: &Machine) {
+    machine.drop_manifest("busy.yaml", &manifests::shell("busy", "Always", "while :; do :; done"));
+    machine.drop_manifest("idle.yaml", &manifests::shell("idle", "Always", "exec sleep 1000"));
+    machine.await_running("busy", "main");
+    machine.await_running("idle", "main");
+    let told = await_some("rates of both", || {
+        let (status, text) = machine.get("/stats/summary");
+        assert_eq!(status, 200, "{text}");
+        let summary: Value = serde_json::from_str(&text).expect("JSON");
+        let of = |name: &str| {
+            let pods = summary["pods"].as_array().expect("pods");
+            let pod = pods.iter().find(|pod| pod["podRef"]["name"].as_str().is_some_and(|n| n.starts_with(name)))?;
+            pod["containers"][0]["cpu"]["usageNanoCores"].as_u64().map(|rate| (rate, pod.clone()))
+        };
+        match (of("busy-"), of("idle-")) {
+            (Some((busy_rate, busy)), Some((idle_rate, idle))) if busy_rate > 10 * (idle_rate + 1) => {
+                Ok((busy, idle, summary["node"].clone()))
+            }
+            _ => Err(text),
+        }
+    });
+    for pod in [&told.0, &told.1] {
+        assert!(pod["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{pod}");
+        assert_eq!(pod["memory"]["workingSetBytes"], pod["containers"][0]["memory"]["workingSetBytes"], "{pod}");
+    }
+    assert!(told.2["memory"]["availableBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{}", told.2);
+    let top = machine.cli(&["top"]);
+    assert!(top.lines().any(|line| line.starts_with("default") && line.contains("busy-")), "{top}");
+    for name in ["busy", "idle"] {
+        machine.remove_manifest(&format!("{name}.yaml"));
+    }
+}

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::entry::{self, Entry};
 use super::{Agent, Outbox};
-use crate::events::pod_warning;
+use crate::events::whole_warning;
 
 impl Agent {
     /// Lets begin whoever is alone with its full name (rule 9), and refuses those for whom the machine has no room.
@@ -58,7 +58,7 @@ impl Agent {
             entry.admitted = true;
             entry.rejected = true;
         }
-        self.tell(now, uid, pod_warning(reason, message.clone()));
+        self.tell(now, uid, whole_warning(reason, message.clone()));
         let message = format!("Pod was rejected: {message}");
         self.feed(now, uid, Input::Reject { reason: reason.to_owned(), message }, outbox);
     }

@@ -72,6 +72,8 @@ pub(super) struct Flight {
     pub(super) cancel: CancellationToken,
     /// It only looks.
     pub(super) is_probe: bool,
+    /// Which secrets there were when it began.
+    pub(super) secrets_revision: u64,
 }
 
 impl Entry {

@@ -23,11 +23,17 @@ impl Agent {
         if let Some((stamp, observed)) = performed.observed {
             self.observe(now, uid, (stamp, observed), outbox);
         }
+        let mut outdated = false;
         if let Some(entry) = self.entries.get_mut(uid) {
-            entry.in_flight.remove(&id);
+            let flight = entry.in_flight.remove(&id);
+            outdated = flight.is_some_and(|flight| flight.secrets_revision != self.secrets_revision);
             entry.note_done(&performed.outcome);
         }
         self.feed(now, uid, Input::Completed { id, outcome: performed.outcome }, outbox);
+        if outdated {
+            // It may have been a pull that failed without a secret that is there by now.
+            self.feed(now, uid, Input::ImagesChanged, outbox);
+        }
     }
 
     pub(super) fn observe(&mut self, now: Now, uid: &str, (stamp, pod): (Millis, ObservedPod), outbox: &mut Outbox) {
@@ -48,6 +54,9 @@ impl Agent {
             match action {
                 Action::Do { id, effect } => {
                     let job = self.job(uid, id, effect);
+                    if let Some(Request::Perform { job, .. }) = &job {
+                        self.tell_missing_secrets(now, uid, &job.missing_secrets);
+                    }
                     work.extend(job);
                 }
                 Action::Tell(event) => self.tell(now, uid, event),
@@ -66,7 +75,7 @@ impl Agent {
     pub(super) fn tell(&mut self, now: Now, uid: &str, event: Event) {
         let Some(entry) = self.entries.get(uid) else { return };
         let field_path = event.container.as_deref().map_or_else(String::new, |name| entry.field_path(name));
-        self.events.tell(now.wall_ns, Subject { key: &entry.key, field_path: &field_path }, event);
+        self.events.tell(now.wall_ns, Subject::Pod { key: &entry.key, field_path: &field_path }, event);
     }
 
     fn job(&mut self, uid: &str, id: EffectId, effect: Effect) -> Option<Request> {
@@ -74,6 +83,11 @@ impl Agent {
             Effect::SetUp => self.burstable_millis(),
             _ => 0,
         };
+        let (pull_secrets, missing_secrets) = match &effect {
+            Effect::EnsureImage { .. } => self.pull_secrets(uid),
+            _ => Default::default(),
+        };
+        let secrets_revision = self.secrets_revision;
         let entry = self.entries.get_mut(uid)?;
         let Life::Machine(machine) = &entry.life else { return None };
         if let Effect::RunSandbox { attempt } = &effect {
@@ -87,13 +101,15 @@ impl Agent {
         };
         let cancel = CancellationToken::new();
         let is_probe = matches!(effect, Effect::Probe { .. });
-        entry.in_flight.insert(id, Flight { cancel: cancel.clone(), is_probe });
+        entry.in_flight.insert(id, Flight { cancel: cancel.clone(), is_probe, secrets_revision });
         let job = Job {
             key: entry.key.clone(),
             pod: entry.pod.clone(),
             ips: if machine.plan().host_network { self.node.host_ips.clone() } else { entry.ips.clone() },
             sandbox_attempt: entry.sandbox_attempt,
             pull_policy: pull_policy.map_or(PullPolicy::IfNotPresent, |container| container.pull_policy),
+            pull_secrets,
+            missing_secrets,
             burstable_millis,
             cancel,
             effect,

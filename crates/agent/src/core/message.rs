@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cri::keys::PodKey;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use lifecycle::{EffectId, Memory, Millis};
+use lifecycle::{EffectId, Event, Memory, Millis};
 
 use crate::effects::{Job, Performed};
 use crate::observe::{Digest, RuntimePod};
@@ -38,6 +38,14 @@ pub enum Message {
         id: EffectId,
         performed: Performed,
     },
+    /// An effect that is under way has something to tell.
+    Told {
+        uid: String,
+        generation: u64,
+        event: Event,
+    },
+    /// Something happened to the node.
+    NodeTold(Event),
     /// A cheap listing of everything.
     Listed {
         pods: BTreeMap<String, Digest>,

@@ -1,3 +1,4 @@
+mod secrets;
 mod taking_over;
 
 use cri::keys::PodKey;
@@ -36,7 +37,14 @@ fn pod_with(name: &str, uid: &str, more: &serde_json::Value) -> Arc<Pod> {
 
 fn report(source: usize, pods: &[Arc<Pod>]) -> Message {
     let name = format!("file{source}").into();
-    let file = FileReport { name, pods: pods.to_vec(), problem: None, ignored: false, since: Timestamp::UNIX_EPOCH };
+    let file = FileReport {
+        name,
+        pods: pods.to_vec(),
+        secrets: Vec::new(),
+        problem: None,
+        ignored: false,
+        since: Timestamp::UNIX_EPOCH,
+    };
     Message::Report(SourceReport { source, files: vec![file] })
 }
 
@@ -295,10 +303,31 @@ fn what_executors_and_machines_tell_is_kept_under_the_containers_name() {
     });
     let (generation, id) = asked.unwrap();
     let event = events::normal("Pulled", "there", "c");
-    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::pod_warning("X", "y"));
+    let early =
+        |generation| Message::Told { uid: "u1".into(), generation, event: events::normal("Pulling", "it begins", "c") };
+    agent.take(at(3), early(generation), &mut Outbox::new());
+    // Of a machine that is gone.
+    agent.take(at(3), early(generation + 1), &mut Outbox::new());
+    let performed = Performed::new(Outcome::Ok(Done::Nothing)).telling(event).telling(events::whole_warning("X", "y"));
     let done = Message::Completed { uid: "u1".into(), generation, id, performed };
     agent.take(at(3), done, &mut Outbox::new());
-    assert_eq!(told(&agent), ["a Pulled spec.containers{c}", "a X "]);
+    assert_eq!(told(&agent), ["a Pulling spec.containers{c}", "a Pulled spec.containers{c}", "a X "]);
+    assert_eq!(agent.history()[0].to_v1("n").count, Some(1));
+    agent.take(at(4), Message::NodeTold(events::whole_warning("ImageGCFailed", "z")), &mut Outbox::new());
+    assert_eq!(agent.history()[3].to_v1("n").involved_object.kind.as_deref(), Some("Node"));
+}
+
+#[test]
+fn f_f01_what_is_wanted_is_known_once_every_source_has_spoken() {
+    let mut agent = agent(2);
+    let mut outbox = Outbox::new();
+    agent.take(at(1), report(0, &[pod("a", "u1")]), &mut outbox);
+    assert_eq!(agent.wanted_images(), None);
+    agent.take(at(2), started(vec![]), &mut outbox);
+    assert_eq!(agent.wanted_images(), None);
+    agent.take(at(3), report(1, &[pod("b", "u2")]), &mut outbox);
+    let image = pod::containers_in_order(&pod("a", "u1")).find_map(|container| container.image.clone());
+    assert_eq!(agent.wanted_images(), Some(image.into_iter().collect()));
 }
 
 #[test]
@@ -309,6 +338,7 @@ fn two_files_that_declare_one_pod_are_told() {
     let file = |name: &str, uid: &str| FileReport {
         name: name.into(),
         pods: vec![pod("web", uid)],
+        secrets: Vec::new(),
         problem: None,
         ignored: false,
         since: Timestamp::UNIX_EPOCH,

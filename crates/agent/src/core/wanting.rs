@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::entry::{self, Entry, Life};
 use super::{Agent, Outbox, Request, SourceReport, Unclaimed};
-use crate::events::{Subject, pod_warning};
+use crate::events::{Subject, whole_warning};
 use crate::plan;
 use crate::status::Deletion;
 
@@ -19,11 +19,17 @@ impl Agent {
         let conflicts = self.mux.update(report, &|uid| entries.contains_key(uid) || unclaimed.contains_key(uid));
         for conflict in conflicts {
             tracing::error!("manifest refused: {}", conflict.message);
-            let subject = Subject { key: &entry::key_of(&conflict.pod), field_path: "" };
-            self.events.tell(now.wall_ns, subject, pod_warning(reasons::FAILED_VALIDATION, conflict.event));
+            if let Some((pod, event)) = conflict.event {
+                let subject = Subject::Pod { key: &entry::key_of(&pod), field_path: "" };
+                self.events.tell(now.wall_ns, subject, whole_warning(reasons::FAILED_VALIDATION, event));
+            }
         }
         self.wanted = self.mux.wanted();
+        let other_secrets = self.take_secrets();
         self.reconcile(now, outbox);
+        if other_secrets {
+            self.images_changed(now, outbox);
+        }
     }
 
     /// Brings the entries in line with what is wanted.

@@ -8,7 +8,7 @@ use lifecycle::Event;
 use pod::reasons;
 
 use crate::DnsConfig;
-use crate::events::pod_warning;
+use crate::events::whole_warning;
 
 /// resolv.conf(5): what resolvers read of it.
 const SERVERS_MAX: usize = 3;
@@ -89,7 +89,7 @@ fn missing_cluster(pod: &Pod) -> Event {
         pod::full_name(pod),
         pod::uid(pod)
     );
-    pod_warning(reasons::MISSING_CLUSTER_DNS, message)
+    whole_warning(reasons::MISSING_CLUSTER_DNS, message)
 }
 
 /// Leaves what resolvers read, and tells what they will.
@@ -102,7 +102,7 @@ fn cut(config: &mut v1::DnsConfig) -> Vec<Event> {
             "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
             config.servers.join(" ")
         );
-        events.push(pod_warning(reasons::DNS_CONFIG_FORMING, message));
+        events.push(whole_warning(reasons::DNS_CONFIG_FORMING, message));
     }
     once_each(&mut config.searches);
     let asked = config.searches.len();
@@ -115,7 +115,7 @@ fn cut(config: &mut v1::DnsConfig) -> Vec<Event> {
             "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
             config.searches.join(" ")
         );
-        events.push(pod_warning(reasons::DNS_CONFIG_FORMING, message));
+        events.push(whole_warning(reasons::DNS_CONFIG_FORMING, message));
     }
     events
 }

@@ -1,102 +1,241 @@
 //! Making a container's image present.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use cri::keys::IMAGE_GIVEN;
 use cri::{Code, v1};
-use lifecycle::{Done, Outcome, PullPolicy};
+use lifecycle::{Done, Event, Outcome, PullPolicy};
 use pod::reasons;
 
-use super::{Job, Performed, World, retry, sandbox, wanted};
+use super::{Job, Performed, Teller, World, retry, sandbox, wanted};
 use crate::events::{normal, warning};
 
-pub(super) async fn ensure(world: &World, job: &Job, container: &str) -> Performed {
+/// What runtimes put before the message of a pull that failed for a reason with a name of its own, and what it means.
+const NAMED: [(&str, &str); 2] = [
+    (reasons::REGISTRY_UNAVAILABLE, "the registry is unavailable"),
+    (reasons::SIGNATURE_VALIDATION_FAILED, "the signature validation failed"),
+];
+
+/// What the client of a runtime behind a socket puts before every message of a pull.
+const CALL: &str = "pull_image: ";
+
+/// What registries say of a credential that is not good enough, where the runtime does not say it by a code.
+const REFUSALS: [&str; 5] = ["unauthorized", "authorization failed", "authentication required", "denied", "forbidden"];
+
+/// An image that a container wants.
+struct Want<'a> {
+    world: &'a World,
+    job: &'a Job,
+    container: &'a str,
+    /// As the manifest says it.
+    name: &'a str,
+    spec: v1::ImageSpec,
+}
+
+struct Present {
+    id: String,
+    size_bytes: u64,
+    /// No registry is asked for it: an archive brought it.
+    given: bool,
+}
+
+struct Pulled {
+    image_ref: String,
+    /// Without waiting for its turn.
+    took: Duration,
+}
+
+pub(super) async fn ensure(world: &World, job: &Job, (container, teller): (&str, &Teller)) -> Performed {
     let pod = match wanted(job) {
         Ok(pod) => pod,
         Err(outcome) => return Performed::new(outcome),
     };
     let name = pod::container(&pod, container).and_then(|c| c.image.as_deref()).unwrap_or_default();
-    let normalised = match pod::image_name::normalize(name) {
-        Ok(normalised) => normalised,
+    let image = match pod::image_name::normalize(name) {
+        Ok(image) => image,
         Err(error) => {
-            let text = format!("Failed to apply default image tag {name:?}: {error}");
-            return refused(reasons::INVALID_IMAGE_NAME, format!("image {name:?}: {error}"), container)
-                .telling(warning(reasons::INSPECT_FAILED, text, container));
+            let unparsed = format!("couldn't parse image name {name:?}: {error}");
+            let text = format!("Failed to apply default image tag {name:?}: {unparsed}");
+            let event = warning(reasons::INSPECT_FAILED, text, container);
+            return refused(reasons::INVALID_IMAGE_NAME, event);
         }
     };
-    let spec = v1::ImageSpec { image: normalised, user_specified_image: name.to_owned(), ..Default::default() };
-    let present = match world.runtime.image_status(status_of(&spec)).await {
-        Ok(status) => status.image.map(|image| image.id),
+    let spec = v1::ImageSpec { image, user_specified_image: name.to_owned(), ..Default::default() };
+    let want = Want { world, job, container, name, spec };
+    let present = match want.look().await {
+        Ok(present) => present,
         Err(error) => {
             let text = format!("Failed to inspect image {name:?}: {error}");
-            return refused(reasons::IMAGE_INSPECT_ERROR, format!("inspect image {name:?}: {error}"), container)
-                .telling(warning(reasons::INSPECT_FAILED, text, container));
+            return refused(reasons::IMAGE_INSPECT_ERROR, warning(reasons::INSPECT_FAILED, text, container));
         }
     };
     match (job.pull_policy, present) {
-        (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image_ref)) => already_present(name, image_ref, container),
+        (PullPolicy::IfNotPresent | PullPolicy::Never, Some(present)) => want.already_present(present),
         (PullPolicy::Never, None) => {
-            let message = format!("Container image {name:?} is not present with pull policy of Never");
-            refused(reasons::ERR_IMAGE_NEVER_PULL, message.clone(), container).telling(warning(
-                reasons::ERR_IMAGE_NEVER_PULL,
-                message,
-                container,
-            ))
+            let text = format!("Container image {name:?} is not present with pull policy of Never");
+            refused(reasons::ERR_IMAGE_NEVER_PULL, warning(reasons::ERR_IMAGE_NEVER_PULL, text, container))
         }
-        (PullPolicy::IfNotPresent, None) => pull(world, job, (spec, None), container).await,
-        (PullPolicy::Always, present) => pull(world, job, (spec, present), container).await,
+        (PullPolicy::IfNotPresent, known @ None) | (PullPolicy::Always, known) => want.pull(known, teller).await,
     }
 }
 
-fn already_present(name: &str, image_ref: String, container: &str) -> Performed {
-    let text = format!("Container image {name:?} already present on machine and can be accessed by the pod");
-    Performed::new(Outcome::Ok(Done::Image { image_ref })).telling(normal(reasons::PULLED, text, container))
+/// A failure that is no failed pull, as the container's status and history name it.
+fn refused(reason: &str, event: Event) -> Performed {
+    let error = Event { reason: reasons::FAILED, message: format!("Error: {reason}"), ..event.clone() };
+    Performed::new(retry(reason, &event.message)).telling(event).telling(error)
 }
 
-/// A failure, as the container's history names it.
-fn refused(reason: &str, message: String, container: &str) -> Performed {
-    let event = warning(reasons::FAILED, format!("Error: {reason}"), container);
-    Performed::new(retry(reason, message)).telling(event)
-}
+impl Want<'_> {
+    async fn look(&self) -> Result<Option<Present>, cri::Error> {
+        let verbose = self.job.pull_policy == PullPolicy::Always;
+        let request = v1::ImageStatusRequest { image: Some(self.spec.clone()), verbose };
+        let status = self.world.runtime.image_status(request).await?;
+        let given = status.info.get(IMAGE_GIVEN).is_some_and(|given| given == "true");
+        let present = |image: v1::Image| Present { id: image.id, size_bytes: image.size, given: given || image.pinned };
+        Ok(status.image.map(present))
+    }
 
-async fn pull(
-    world: &World,
-    job: &Job,
-    (spec, present): (v1::ImageSpec, Option<String>),
-    container: &str,
-) -> Performed {
-    let name = spec.user_specified_image.clone();
-    let config = job.pod.as_deref().and_then(|pod| sandbox::config(world, pod, job.sandbox_attempt).ok());
-    let sandbox_config = config.map(|(config, _)| config);
-    let request = v1::PullImageRequest { image: Some(spec.clone()), auth: None, sandbox_config };
-    let began = Instant::now();
-    let result = world.runtime.pull_image(request).await;
-    let took = began.elapsed();
-    match (result, present) {
-        (Ok(pulled), _) => {
-            let size = world.runtime.image_status(status_of(&spec)).await.ok().and_then(|status| status.image);
-            let text = format!(
-                "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
-                size.map_or(0, |image| image.size),
-                took = go_duration(took)
-            );
-            Performed::new(Outcome::Ok(Done::Image { image_ref: pulled.image_ref }))
-                .telling(normal(reasons::PULLING, format!("Pulling image {name:?}"), container))
-                .telling(normal(reasons::PULLED, text, container))
-        }
-        // A runtime that cannot pull cannot hold anything newer either.
-        (Err(error), Some(image_ref)) if error.code == Code::Unimplemented => {
-            already_present(&name, image_ref, container)
-        }
-        (Err(error), _) => {
-            let failed = retry(reasons::ERR_IMAGE_PULL, format!("failed to pull image {name:?}: {error}"));
-            Performed::new(failed)
-                .telling(normal(reasons::PULLING, format!("Pulling image {name:?}"), container))
-                .telling(warning(reasons::FAILED, format!("Failed to pull image {name:?}: {error}"), container))
-                .telling(warning(reasons::FAILED, format!("Error: {}", reasons::ERR_IMAGE_PULL), container))
-                .telling(normal(reasons::BACK_OFF, format!("Back-off pulling image {name:?}"), container))
-                .telling(warning(reasons::FAILED, format!("Error: {}", reasons::IMAGE_PULL_BACK_OFF), container))
+    fn already_present(&self, present: Present) -> Performed {
+        let name = self.name;
+        let text = format!("Container image {name:?} already present on machine and can be accessed by the pod");
+        Performed::new(Outcome::Ok(Done::Image { image_ref: present.id })).telling(normal(
+            reasons::PULLED,
+            text,
+            self.container,
+        ))
+    }
+
+    async fn pull(&self, present: Option<Present>, teller: &Teller) -> Performed {
+        let (name, container) = (self.name, self.container);
+        teller.tell(normal(reasons::PULLING, format!("Pulling image {name:?}"), container)).await;
+        let began = Instant::now();
+        let pulled = match present {
+            // It costs no registry anything and waits for none.
+            Some(present) if present.given => self.ask(None).await.map_err(|error| error.message),
+            _ => match self.pull_in_turn().await {
+                Ok(Turned::Pulled(pulled)) => Ok(pulled),
+                Ok(Turned::Present(present)) => return self.already_present(present),
+                Err(message) => Err(message),
+            },
+        };
+        match pulled {
+            Ok(pulled) => {
+                let size_bytes = self.look().await.ok().flatten().map_or(0, |image| image.size_bytes);
+                let text = format!(
+                    "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {size_bytes} bytes.",
+                    go_duration(pulled.took),
+                    go_duration(began.elapsed()),
+                );
+                Performed::new(Outcome::Ok(Done::Image { image_ref: pulled.image_ref })).telling(normal(
+                    reasons::PULLED,
+                    text,
+                    container,
+                ))
+            }
+            Err(message) => {
+                let (reason, status) = named(name, &message);
+                Performed::new(retry(reason, status))
+                    .telling(warning(reasons::FAILED, format!("Failed to pull image {name:?}: {message}"), container))
+                    .telling(warning(reasons::FAILED, format!("Error: {reason}"), container))
+            }
         }
     }
+
+    /// Pulls when its turn has come. Giving it up gives up the turn and the pull.
+    async fn pull_in_turn(&self) -> Result<Turned, String> {
+        let gate = &self.world.pulls;
+        let credentials = &self.world.config.images.credentials;
+        let credentials = credentials.for_image(&self.spec.image, &self.job.pull_secrets).await;
+        let _turn = gate.turn().await;
+        // Those before may have brought the very image.
+        if self.job.pull_policy == PullPolicy::IfNotPresent
+            && let Ok(Some(present)) = self.look().await
+        {
+            return Ok(Turned::Present(present));
+        }
+        if !gate.is_paced() {
+            return Err("pull QPS exceeded".to_owned());
+        }
+        let credentials = if credentials.is_empty() { vec![None] } else { credentials.into_iter().map(Some).collect() };
+        let mut messages = Vec::new();
+        for credential in credentials {
+            let secrets = credential.clone();
+            match self.ask(credential).await {
+                Ok(pulled) => return Ok(Turned::Pulled(pulled)),
+                Err(error) => {
+                    let goes_on = another_may_do(&error);
+                    messages.push(secrets.map_or(error.message.clone(), |secrets| without(&secrets, &error.message)));
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(together(messages))
+    }
+
+    async fn ask(&self, auth: Option<v1::AuthConfig>) -> Result<Pulled, cri::Error> {
+        let (world, job) = (self.world, self.job);
+        let config = job.pod.as_deref().and_then(|pod| sandbox::config(world, pod, job.sandbox_attempt).ok());
+        let sandbox_config = config.map(|(config, _)| config);
+        let request = v1::PullImageRequest { image: Some(self.spec.clone()), auth, sandbox_config };
+        let began = Instant::now();
+        let pulled = world.runtime.pull_image(request).await.map_err(plain)?;
+        Ok(Pulled { image_ref: pulled.image_ref, took: began.elapsed() })
+    }
+}
+
+/// What there is after its turn.
+enum Turned {
+    Pulled(Pulled),
+    Present(Present),
+}
+
+/// Whether another credential could change the answer. A registry does not tell strangers what it has: what is not there
+/// may be there for another.
+fn another_may_do(error: &cri::Error) -> bool {
+    match error.code {
+        Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => true,
+        Code::Unknown | Code::Internal | Code::FailedPrecondition => {
+            let message = error.message.to_lowercase();
+            REFUSALS.iter().any(|refusal| message.contains(refusal))
+        }
+        _ => false,
+    }
+}
+
+/// The runtime's own words.
+fn plain(error: cri::Error) -> cri::Error {
+    let message = error.message.strip_prefix(CALL).unwrap_or(&error.message).to_owned();
+    cri::Error { message, ..error }
+}
+
+/// The message without what nobody is to read, should a runtime repeat what it was given.
+fn without(credential: &v1::AuthConfig, message: &str) -> String {
+    let secrets = [&credential.password, &credential.auth, &credential.identity_token, &credential.registry_token];
+    let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
+    secrets.fold(message.to_owned(), |message, secret| message.replace(secret.as_str(), "<redacted>"))
+}
+
+/// Several errors as people know them: each once, in brackets if there are several.
+fn together(messages: Vec<String>) -> String {
+    let mut known = BTreeSet::new();
+    let mut messages: Vec<String> = messages.into_iter().filter(|message| known.insert(message.clone())).collect();
+    match messages.len() {
+        1 => messages.remove(0),
+        _ => format!("[{}]", messages.join(", ")),
+    }
+}
+
+/// The reason of a failed pull, and what the container's status says of it.
+fn named(name: &str, message: &str) -> (&'static str, String) {
+    for (reason, because) in NAMED {
+        if let Some(detail) = message.strip_prefix(reason) {
+            return (reason, format!("image pull failed for {name} because {because}{detail}"));
+        }
+    }
+    (reasons::ERR_IMAGE_PULL, message.to_owned())
 }
 
 /// To the millisecond, as durations in events are written everywhere: `1m2.5s`, `1.234s`, `56ms`.
@@ -115,10 +254,6 @@ fn go_duration(duration: Duration) -> String {
     }
 }
 
-fn status_of(spec: &v1::ImageSpec) -> v1::ImageStatusRequest {
-    v1::ImageStatusRequest { image: Some(spec.clone()), verbose: false }
-}
-
 /// The user an image names: a number, a name, or root where it names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ImageUser {
@@ -130,7 +265,8 @@ pub(super) enum ImageUser {
 /// The runtime's.
 pub(super) async fn user_of(world: &World, image_ref: &str) -> Result<ImageUser, cri::Error> {
     let spec = v1::ImageSpec { image: image_ref.to_owned(), ..Default::default() };
-    let image = world.runtime.image_status(status_of(&spec)).await?.image.unwrap_or_default();
+    let request = v1::ImageStatusRequest { image: Some(spec), verbose: false };
+    let image = world.runtime.image_status(request).await?.image.unwrap_or_default();
     Ok(match image.uid {
         Some(uid) => ImageUser::Id(uid.value),
         None if !image.username.is_empty() => ImageUser::Name(image.username),
@@ -139,22 +275,4 @@ pub(super) async fn user_of(world: &World, image_ref: &str) -> Result<ImageUser,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_written_as_people_know_them() {
-        let table = [
-            (0, "0s"),
-            (56, "56ms"),
-            (1_000, "1s"),
-            (1_234, "1.234s"),
-            (62_500, "1m2.5s"),
-            (120_000, "2m0s"),
-            (3_661_010, "1h1m1.01s"),
-        ];
-        for (ms, text) in table {
-            assert_eq!(go_duration(Duration::from_millis(ms)), text);
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use lifecycle::{Done, Event, Outcome};
 use pod::{paths, reasons};
 
 use super::{Job, Performed, World, dns, failed, retry, security, wanted};
-use crate::events::pod_warning;
+use crate::events::whole_warning;
 use crate::observe;
 
 const CREATE_FAILED: &str = "Failed to create pod sandbox: ";
@@ -22,15 +22,15 @@ pub(super) async fn run(world: &World, job: &Job, attempt: u32) -> Performed {
     let (config, mut events) = match config(world, &pod, attempt) {
         Ok(made) => made,
         Err(message) => {
-            let event = pod_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{message}"));
+            let event = whole_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{message}"));
             return Performed::new(retry(reasons::CONFIG_POD_SANDBOX_ERROR, message)).telling(event);
         }
     };
     let outcome = make(world, job, (config, attempt)).await;
     if let Outcome::Failed(failure) = &outcome {
         events.push(match network_trouble(world, &pod).await {
-            Some(message) => pod_warning(reasons::NETWORK_NOT_READY, format!("network is not ready: {message}")),
-            None => pod_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{}", failure.message)),
+            Some(message) => whole_warning(reasons::NETWORK_NOT_READY, format!("network is not ready: {message}")),
+            None => whole_warning(reasons::FAILED_CREATE_POD_SANDBOX, format!("{CREATE_FAILED}{}", failure.message)),
         });
     }
     Performed { events, ..Performed::new(outcome) }

@@ -14,7 +14,7 @@ use pod::qos::{self, Qos};
 use pod::{reasons, resources};
 
 use super::{Job, Performed, World, retry, wanted};
-use crate::events::pod_warning;
+use crate::events::whole_warning;
 use crate::remembered;
 use crate::volumes::{self, LOG_DIR_MODE, POD_DIR_MODE};
 
@@ -30,7 +30,7 @@ pub(super) async fn set_up(world: Arc<World>, job: Job) -> Performed {
     match done {
         Ok(()) => Performed::new(Outcome::Ok(Done::Nothing)),
         Err(Obstacle { reason, message }) => {
-            Performed::new(retry(reason, &message)).telling(pod_warning(reason, message))
+            Performed::new(retry(reason, &message)).telling(whole_warning(reason, message))
         }
     }
 }

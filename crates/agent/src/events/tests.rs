@@ -6,7 +6,7 @@ fn key(uid: &str) -> PodKey {
 
 fn tell(events: &mut Events, at_s: i64, uid: &str, message: &str) {
     let key = key(uid);
-    let subject = Subject { key: &key, field_path: "spec.containers{c}" };
+    let subject = Subject::Pod { key: &key, field_path: "spec.containers{c}" };
     events.tell(at_s * 1_000_000_000, subject, warning("Unhealthy", message, "c"));
 }
 
@@ -38,8 +38,8 @@ fn the_same_of_another_pod_or_container_is_another() {
     tell(&mut events, 1, "u", "one");
     tell(&mut events, 1, "v", "one");
     let key = key("u");
-    events.tell(1, Subject { key: &key, field_path: "spec.initContainers{i}" }, warning("Unhealthy", "one", "i"));
-    events.tell(1, Subject { key: &key, field_path: "spec.containers{c}" }, normal("Unhealthy", "one", "c"));
+    events.tell(1, Subject::Pod { key: &key, field_path: "spec.initContainers{i}" }, warning("Unhealthy", "one", "i"));
+    events.tell(1, Subject::Pod { key: &key, field_path: "spec.containers{c}" }, normal("Unhealthy", "one", "c"));
     assert_eq!(told(&events).len(), 4);
 }
 
@@ -68,7 +68,7 @@ fn a_pod_keeps_a_hundred_and_all_keep_a_thousand() {
         tell(&mut events, 1_000_000 + pod, &format!("pod{pod}"), "m");
     }
     assert_eq!(told(&events).len(), 1_000);
-    assert_eq!(events.pods.len(), 1_000, "nothing is left of pods without events");
+    assert_eq!(events.of.len(), 1_000, "nothing is left of pods without events");
     let names: std::collections::BTreeSet<String> =
         events.all().iter().map(|record| record.to_v1("n").metadata.name.unwrap()).collect();
     assert_eq!(names.len(), 1_000);
@@ -81,4 +81,22 @@ fn a_message_is_cut_between_characters() {
     assert_eq!(told(&events)[0].0.len(), 1_024);
     tell(&mut events, 1, "v", &format!("x{}", "ä".repeat(600)));
     assert_eq!(told(&events)[1].0.len(), 1_023);
+}
+
+#[test]
+fn an_event_of_the_node_is_no_pods() {
+    let mut events = Events::default();
+    let event = || whole_warning("ImageGCFailed", "it failed");
+    events.tell(1_000_000_000, Subject::Node("n"), event());
+    events.tell(2_000_000_000, Subject::Node("n"), event());
+    let key = PodKey { namespace: "default".into(), name: "n".into(), uid: "u".into() };
+    events.tell(3_000_000_000, Subject::Pod { key: &key, field_path: "" }, event());
+    let all = events.all();
+    assert_eq!(told(&events), [("it failed".to_owned(), 2), ("it failed".to_owned(), 1)]);
+    assert_eq!(all.iter().map(|record| record.is_of("default", "n", "n")).collect::<Vec<_>>(), [false, true]);
+    let event = all[0].to_v1("n");
+    let object = event.involved_object;
+    assert_eq!((object.kind.as_deref(), object.name.as_deref(), object.namespace), (Some("Node"), Some("n"), None));
+    assert_eq!(object.uid.as_deref(), Some("n"));
+    assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
 }

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::*;
 use crate::testing::fake::Fake;
+use crate::testing::fake::images::image;
 use crate::testing::{TempDir, is_root, manifest};
-use crate::{DnsConfig, RunState};
+use crate::{DnsConfig, PruneError, Pruned, RunState};
 
 struct Bed {
     dir: TempDir,
@@ -287,6 +288,20 @@ async fn a_missing_image_is_waited_for() {
     bed.fake.add_image("busybox:1");
     bed.agent.images_changed().await;
     bed.until_running(&["a-n/c/0"]).await;
+}
+
+#[tokio::test]
+async fn f_f01_images_that_nobody_wants_go_on_demand() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &manifest("a", ""));
+    bed.until_running(&["a-n/c/0"]).await;
+    bed.fake.images.add(image("sha256:2", &["registry.example/unused:1"]));
+    let pruned = bed.agent.prune_images().await.unwrap();
+    let removed: Vec<&str> = pruned.removed.iter().map(|image| image.id.as_str()).collect();
+    assert_eq!((removed, pruned.freed_bytes), (vec!["sha256:2"], 0), "this runtime does not say where images lie");
+    assert_eq!(bed.agent.prune_images().await.unwrap(), Pruned::default());
+    bed.agent.shutdown().await;
+    assert_eq!(bed.agent.prune_images().await, Err(PruneError::Closed));
 }
 
 #[tokio::test]

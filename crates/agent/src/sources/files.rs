@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use pod::identity::Source;
 use tracing::{error, info, warn};
 
 use super::last_good::{Change, LastGood};
-use super::text;
+use super::text::{self, Content};
 use super::{FileReport, Problem, SourceReport};
 
-mod read;
+pub(crate) mod read;
 
 use read::{Fingerprint, ReadError};
 
@@ -81,7 +80,7 @@ pub(crate) struct FileSource {
 struct FileState {
     fingerprint: Option<Fingerprint>,
     content_hash: Option<u64>,
-    pods: Vec<Arc<Pod>>,
+    content: Content,
     problem: Option<Problem>,
     ignored: bool,
     since: Timestamp,
@@ -94,7 +93,7 @@ impl FileState {
         Self {
             fingerprint: None,
             content_hash: None,
-            pods: Vec::new(),
+            content: Content::default(),
             problem: None,
             ignored: false,
             since: Timestamp::now(),
@@ -105,7 +104,8 @@ impl FileState {
     fn report(&self, path: &Path) -> FileReport {
         FileReport {
             name: path.to_string_lossy().into(),
-            pods: self.pods.clone(),
+            pods: self.content.pods.clone(),
+            secrets: self.content.secrets.clone(),
             problem: self.problem.clone(),
             ignored: self.ignored,
             since: self.since,
@@ -242,7 +242,7 @@ impl FileSource {
         };
         match self.parse(&path, &bytes) {
             Parsed::Same => self.accept(path, fingerprint, None),
-            Parsed::Good(pods) => self.accept(path, fingerprint, Some((pods, bytes))),
+            Parsed::Good(content) => self.accept(path, fingerprint, Some((content, bytes))),
             Parsed::Bad(_) if certainty == Certainty::Poll && !seen_before && is_recent(&fingerprint) => {
                 self.wait_for(path, fingerprint, Soon::InAMoment);
             }
@@ -258,13 +258,13 @@ impl FileSource {
         let Some(name) = path.to_str() else {
             return Parsed::Bad(format!("{}: the name is not UTF-8", path.display()));
         };
-        let old = known.map(|state| state.pods.as_slice()).unwrap_or_default();
+        let old = known.map(|state| state.content.pods.as_slice()).unwrap_or_default();
         let source = Source::File { path: name.to_owned() };
-        text::pods_of(&source, &self.node_name, bytes, old).map_or_else(Parsed::Bad, Parsed::Good)
+        text::content_of(&source, &self.node_name, bytes, old).map_or_else(Parsed::Bad, Parsed::Good)
     }
 
     /// The file is good. `news` is empty when its content is what was in force already.
-    fn accept(&mut self, path: PathBuf, fingerprint: Fingerprint, news: Option<(Vec<Arc<Pod>>, Vec<u8>)>) {
+    fn accept(&mut self, path: PathBuf, fingerprint: Fingerprint, news: Option<(Content, Vec<u8>)>) {
         let name: Arc<str> = path.to_string_lossy().into();
         let state = self.files.entry(path).or_insert_with(FileState::new);
         state.fingerprint = Some(fingerprint);
@@ -274,9 +274,9 @@ impl FileSource {
             state.since = Timestamp::now();
             self.changed = true;
         }
-        let Some((pods, bytes)) = news else { return };
+        let Some((content, bytes)) = news else { return };
         state.content_hash = Some(hash_of(&bytes));
-        state.pods = pods;
+        state.content = content;
         state.ignored = false;
         state.since = Timestamp::now();
         self.changed = true;
@@ -294,7 +294,7 @@ impl FileSource {
         state.unsettled = None;
         let problem = Some(Problem { message: message.to_owned() });
         if state.problem != problem {
-            let kept = state.pods.len();
+            let kept = state.content.pods.len();
             error!(kept_pods = kept, "manifest refused: {message}");
             state.problem = problem;
             state.since = Timestamp::now();
@@ -308,9 +308,9 @@ impl FileSource {
         let Some(name) = path.to_str() else { return state };
         let Some(bytes) = self.last_good.load(name) else { return state };
         let source = Source::File { path: name.to_owned() };
-        match text::pods_of(&source, &self.node_name, &bytes, &[]) {
-            Ok(pods) => {
-                state.pods = pods;
+        match text::content_of(&source, &self.node_name, &bytes, &[]) {
+            Ok(content) => {
+                state.content = content;
                 state.content_hash = Some(hash_of(&bytes));
             }
             Err(message) => warn!("the stored last good version is passed over: {message}"),
@@ -321,7 +321,7 @@ impl FileSource {
     fn wait_for(&mut self, path: PathBuf, fingerprint: Fingerprint, soon: Soon) {
         if !self.files.contains_key(&path) {
             let state = self.remembered(&path);
-            self.changed |= !state.pods.is_empty();
+            self.changed |= !state.content.is_empty();
             self.files.insert(path.clone(), state);
         }
         if let Some(state) = self.files.get_mut(&path) {
@@ -404,7 +404,7 @@ enum Soon {
 enum Parsed {
     /// Byte for byte what is in force.
     Same,
-    Good(Vec<Arc<Pod>>),
+    Good(Content),
     Bad(String),
 }
 

@@ -2,7 +2,10 @@
 //! with what runs. They are written some time after the fact: nothing waits for a disk between a manifest and its pod.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +18,13 @@ use tracing::warn;
 use crate::durable;
 
 const VERSION: u32 = 1;
+const DIR_MODE: u32 = 0o700;
 /// A burst of changes is written once, when it is over.
 const WRITE_AFTER: Duration = Duration::from_millis(50);
 /// Changes waiting for the disk.
 const QUEUE: usize = 1024;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Record {
     version: u32,
     /// Path or URL.
@@ -35,10 +39,17 @@ pub(crate) struct LastGood {
 }
 
 /// What became of a manifest: its new good text, or none when it is gone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) name: Arc<str>,
     pub(crate) text: Option<Arc<[u8]>>,
+}
+
+/// There may be secrets in the text.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl LastGood {
@@ -73,10 +84,12 @@ impl LastGood {
     fn apply(&self, change: &Change) -> io::Result<()> {
         let path = self.path(&change.name);
         match change.text.as_deref().map(std::str::from_utf8) {
-            Some(Ok(text)) => durable::write(
-                &path,
-                &Record { version: VERSION, name: change.name.to_string(), text: text.to_owned() },
-            ),
+            Some(Ok(text)) => {
+                // A manifest may hold secrets, and its name tells where it is from.
+                DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.dir)?;
+                let record = Record { version: VERSION, name: change.name.to_string(), text: text.to_owned() };
+                durable::write(&path, &record)
+            }
             // A manifest that was accepted is text; what is not must not come back as one.
             Some(Err(_)) | None => durable::remove(&path),
         }

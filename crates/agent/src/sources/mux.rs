@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use pod::PullSecret;
 
 use super::{FileReport, SourceReport};
 use crate::handle::ManifestStatus;
 
 /// A file of a source. Ordered as the configuration and then the names have it.
 type Key = (usize, Arc<str>);
+
+/// By namespace and name.
+pub(crate) type Secrets = BTreeMap<(String, String), Arc<PullSecret>>;
 
 /// A pod that is to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,23 +35,42 @@ pub(crate) struct ManifestError {
 #[derive(Debug)]
 pub(crate) struct Mux {
     reports: Vec<Option<Vec<FileReport>>>,
-    in_force: BTreeMap<Key, InForce>,
+    in_force: BTreeMap<Key, Content>,
     conflicts: BTreeMap<Key, ManifestError>,
 }
 
-/// A file that is not in force because another has the name or UID of one of its pods.
+/// A file that is not in force because another has the name or UID of one of its pods, or the name of a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Conflict {
-    pub(crate) pod: Arc<Pod>,
     /// With file, field and what to do.
     pub(crate) message: String,
-    /// As the pod's history tells it.
-    pub(crate) event: String,
+    /// As the history of the pod that it is about tells it.
+    pub(crate) event: Option<(Arc<Pod>, String)>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-struct InForce {
+/// What a file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Content {
     pods: Vec<Arc<Pod>>,
+    secrets: Vec<Arc<PullSecret>>,
+}
+
+impl Content {
+    /// The very same objects.
+    fn is(&self, other: &Self) -> bool {
+        fn same<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        }
+        same(&self.pods, &other.pods) && same(&self.secrets, &other.secrets)
+    }
+
+    /// Has no name that the other has not.
+    fn keeps_to(&self, other: &Self) -> bool {
+        let names: BTreeSet<String> = other.pods.iter().map(|pod| pod::full_name(pod)).collect();
+        let keys: BTreeSet<(&str, &str)> = other.secrets.iter().map(|secret| secret.key()).collect();
+        self.pods.iter().all(|pod| names.contains(&pod::full_name(pod)))
+            && self.secrets.iter().all(|secret| keys.contains(&secret.key()))
+    }
 }
 
 impl Mux {
@@ -70,9 +93,9 @@ impl Mux {
         let mut in_force = BTreeMap::new();
         let mut conflicts = BTreeMap::new();
         let mut fresh = Vec::new();
-        for (key, pods) in self.by_right(&files, runs) {
-            let granted = match claims.claim(&key, pods) {
-                Ok(()) => pods.to_vec(),
+        for (key, content) in self.by_right(&files, runs) {
+            let granted = match claims.claim(&key, content) {
+                Ok(()) => content.clone(),
                 Err(conflict) => {
                     let known = self.conflicts.get(&key).filter(|known| known.message == conflict.message).cloned();
                     let since = Timestamp::now();
@@ -85,7 +108,7 @@ impl Mux {
                     self.fall_back(&key, &mut claims)
                 }
             };
-            in_force.insert(key, InForce { pods: granted });
+            in_force.insert(key, granted);
         }
         self.conflicts = conflicts;
         self.in_force = in_force;
@@ -109,16 +132,22 @@ impl Mux {
         wanted.collect()
     }
 
+    /// Every secret in force.
+    pub(crate) fn secrets(&self) -> Secrets {
+        let secrets = self.in_force.values().flat_map(|content| &content.secrets);
+        secrets.map(|secret| ((secret.namespace.clone(), secret.name.clone()), secret.clone())).collect()
+    }
+
     /// What became of each file.
     pub(crate) fn manifests(&self) -> Vec<ManifestStatus> {
         let status = |(key, file): (Key, &FileReport)| {
             let conflict = self.conflicts.get(&key);
             let problem = file.problem.as_ref().map(|problem| problem.message.clone());
-            let pods = self.in_force.get(&key).map_or(0, |files| files.pods.len());
+            let (pods, secrets) = self.in_force.get(&key).map_or((0, 0), |c| (c.pods.len(), c.secrets.len()));
             ManifestStatus {
                 file: file.name.to_string(),
                 since: conflict.map_or(file.since, |conflict| conflict.since),
-                keeps_last_good: pods > 0 && (problem.is_some() || conflict.is_some()),
+                keeps_last_good: pods + secrets > 0 && (problem.is_some() || conflict.is_some()),
                 error: problem.or_else(|| conflict.map(|conflict| conflict.message.clone())),
                 ignored: file.ignored,
                 pods,
@@ -132,90 +161,132 @@ impl Mux {
         reports.flat_map(|(source, files)| files.iter().flatten().map(move |file| ((source, file.name.clone()), file)))
     }
 
-    fn candidates(&self) -> BTreeMap<Key, Vec<Arc<Pod>>> {
-        self.files().map(|(key, file)| (key, file.pods.clone())).collect()
+    fn candidates(&self) -> BTreeMap<Key, Content> {
+        let content = |file: &FileReport| Content { pods: file.pods.clone(), secrets: file.secrets.clone() };
+        self.files().map(|(key, file)| (key, content(file))).collect()
     }
 
     /// The order in which files claim names: unchanged ones, then edits that keep to the names they have, then files
     /// with a pod that runs already, then the rest; each group in the order of configuration and name.
-    fn by_right<'a>(
-        &self,
-        files: &'a BTreeMap<Key, Vec<Arc<Pod>>>,
-        runs: &dyn Fn(&str) -> bool,
-    ) -> Vec<(Key, &'a [Arc<Pod>])> {
-        let rank = |key: &Key, pods: &[Arc<Pod>]| {
-            let held = self.in_force.get(key).map(|files| files.pods.as_slice()).unwrap_or_default();
-            let names: BTreeSet<String> = held.iter().map(|pod| pod::full_name(pod)).collect();
-            if held.len() == pods.len() && held.iter().zip(pods).all(|(a, b)| Arc::ptr_eq(a, b)) {
+    fn by_right<'a>(&self, files: &'a BTreeMap<Key, Content>, runs: &dyn Fn(&str) -> bool) -> Vec<(Key, &'a Content)> {
+        let nothing = Content::default();
+        let rank = |key: &Key, content: &Content| {
+            let held = self.in_force.get(key).unwrap_or(&nothing);
+            if content.is(held) {
                 0
-            } else if pods.iter().all(|pod| names.contains(&pod::full_name(pod))) {
+            } else if content.keeps_to(held) {
                 1
-            } else if pods.iter().any(|pod| runs(pod::uid(pod))) {
+            } else if content.pods.iter().any(|pod| runs(pod::uid(pod))) {
                 2
             } else {
                 3
             }
         };
-        let mut order: Vec<(Key, &[Arc<Pod>])> =
-            files.iter().map(|(key, pods)| (key.clone(), pods.as_slice())).collect();
-        order.sort_by_key(|(key, pods)| rank(key, pods));
+        let mut order: Vec<(Key, &Content)> = files.iter().map(|(key, content)| (key.clone(), content)).collect();
+        order.sort_by_key(|(key, content)| rank(key, content));
         order
     }
 
     /// A file that lost keeps what it had in force, less what another has claimed by now.
-    fn fall_back(&self, key: &Key, claims: &mut Claims) -> Vec<Arc<Pod>> {
-        let held = self.in_force.get(key).map(|files| files.pods.as_slice()).unwrap_or_default();
-        held.iter().filter(|pod| claims.claim(key, std::slice::from_ref(*pod)).is_ok()).cloned().collect()
+    fn fall_back(&self, key: &Key, claims: &mut Claims) -> Content {
+        let Some(held) = self.in_force.get(key) else { return Content::default() };
+        let mut claim = |content: &Content| claims.claim(key, content).is_ok();
+        let mut kept = Content::default();
+        for pod in &held.pods {
+            if claim(&Content { pods: vec![pod.clone()], ..Content::default() }) {
+                kept.pods.push(pod.clone());
+            }
+        }
+        for secret in &held.secrets {
+            if claim(&Content { secrets: vec![secret.clone()], ..Content::default() }) {
+                kept.secrets.push(secret.clone());
+            }
+        }
+        kept
     }
 }
 
 /// Names and UIDs that are taken, and by which file.
 #[derive(Debug, Default)]
 struct Claims {
-    names: BTreeMap<String, Arc<str>>,
+    pods: BTreeMap<String, Arc<str>>,
     uids: BTreeMap<String, Arc<str>>,
+    secrets: BTreeMap<(String, String), Arc<str>>,
 }
 
 impl Claims {
-    /// Takes the names and UIDs of all `pods`, or none of them.
-    fn claim(&mut self, key: &Key, pods: &[Arc<Pod>]) -> Result<(), Conflict> {
-        let file = &key.1;
-        let mut names = BTreeSet::new();
-        let mut uids = BTreeSet::new();
-        for pod in pods {
-            let (name, namespace) = (pod::name(pod), pod::namespace(pod));
+    /// Takes all names and UIDs of `content`, or none of them.
+    fn claim(&mut self, key: &Key, content: &Content) -> Result<(), Conflict> {
+        let (mut pods, mut uids, mut secrets) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for pod in &content.pods {
             let full_name = pod::full_name(pod);
-            let holder = self.names.get(&full_name).or_else(|| names.contains(&full_name).then_some(file));
-            if let Some(holder) = holder {
-                let message = format!(
-                    "{file}: metadata.name: pod {name:?} in namespace {namespace:?} is declared in {holder} already; \
-                     two pods cannot have one name: rename or remove one of them"
-                );
-                let event = format!(
-                    "Error validating pod {full_name}({}) from {file} due to duplicate pod name {name:?}, ignoring",
-                    pod::uid(pod)
-                );
-                return Err(Conflict { pod: pod.clone(), message, event });
+            if let Some(holder) = holder(&self.pods, &pods, &full_name, &key.1) {
+                return Err(same_name(&key.1, pod, holder));
             }
-            let uid = pod::uid(pod);
-            let holder = self.uids.get(uid).or_else(|| uids.contains(uid).then_some(file));
-            if let Some(holder) = holder {
-                let message = format!(
-                    "{file}: metadata.uid: {uid:?} of pod {name:?} in namespace {namespace:?} is the UID of another pod \
-                     in {holder}; every pod needs its own: change or remove it"
-                );
-                let event = format!(
-                    "Error validating pod {full_name}({uid}) from {file} due to duplicate pod UID {uid:?}, ignoring"
-                );
-                return Err(Conflict { pod: pod.clone(), message, event });
+            let uid = pod::uid(pod).to_owned();
+            if let Some(holder) = holder(&self.uids, &uids, &uid, &key.1) {
+                return Err(same_uid(&key.1, pod, holder));
             }
-            names.insert(full_name);
-            uids.insert(uid.to_owned());
+            pods.insert(full_name);
+            uids.insert(uid);
         }
-        self.names.extend(names.into_iter().map(|name| (name, file.clone())));
-        self.uids.extend(uids.into_iter().map(|uid| (uid, file.clone())));
+        for secret in &content.secrets {
+            let name = (secret.namespace.clone(), secret.name.clone());
+            if let Some(holder) = holder(&self.secrets, &secrets, &name, &key.1) {
+                return Err(same_secret(&key.1, secret, holder));
+            }
+            secrets.insert(name);
+        }
+        self.pods.extend(pods.into_iter().map(|name| (name, key.1.clone())));
+        self.uids.extend(uids.into_iter().map(|uid| (uid, key.1.clone())));
+        self.secrets.extend(secrets.into_iter().map(|name| (name, key.1.clone())));
         Ok(())
     }
+}
+
+/// The file that has `name`: another, or `own` where it declares it twice.
+fn holder<'a, K: Ord>(
+    taken: &'a BTreeMap<K, Arc<str>>,
+    wanted: &BTreeSet<K>,
+    name: &K,
+    own: &'a Arc<str>,
+) -> Option<&'a Arc<str>> {
+    taken.get(name).or_else(|| wanted.contains(name).then_some(own))
+}
+
+fn same_name(file: &str, pod: &Arc<Pod>, holder: &str) -> Conflict {
+    let (name, namespace) = (pod::name(pod), pod::namespace(pod));
+    let message = format!(
+        "{file}: metadata.name: pod {name:?} in namespace {namespace:?} is declared in {holder} already; \
+         two pods cannot have one name: rename or remove one of them"
+    );
+    let event = format!(
+        "Error validating pod {}({}) from {file} due to duplicate pod name {name:?}, ignoring",
+        pod::full_name(pod),
+        pod::uid(pod)
+    );
+    Conflict { message, event: Some((pod.clone(), event)) }
+}
+
+fn same_uid(file: &str, pod: &Arc<Pod>, holder: &str) -> Conflict {
+    let (name, namespace, uid) = (pod::name(pod), pod::namespace(pod), pod::uid(pod));
+    let message = format!(
+        "{file}: metadata.uid: {uid:?} of pod {name:?} in namespace {namespace:?} is the UID of another pod \
+         in {holder}; every pod needs its own: change or remove it"
+    );
+    let full_name = pod::full_name(pod);
+    let event =
+        format!("Error validating pod {full_name}({uid}) from {file} due to duplicate pod UID {uid:?}, ignoring");
+    Conflict { message, event: Some((pod.clone(), event)) }
+}
+
+fn same_secret(file: &str, secret: &PullSecret, holder: &str) -> Conflict {
+    let (namespace, name) = secret.key();
+    let message = format!(
+        "{file}: metadata.name: secret {name:?} in namespace {namespace:?} is declared in {holder} already, \
+         which stays in force; rename or remove one of them"
+    );
+    Conflict { message, event: None }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! A URL that answers with manifests, asked again and again. Whatever goes wrong, the last good answer stays in force,
 //! also over a restart with the URL down.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use pod::identity::Source;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::last_good::{Change, LastGood};
-use super::text::{self, MANIFEST_MAX_BYTES};
+use super::text::{self, Content, MANIFEST_MAX_BYTES};
 use super::watch::Sinks;
 use super::{FileReport, Problem, SourceReport};
 
@@ -34,7 +33,6 @@ pub enum UrlError {
 }
 
 /// One URL.
-#[derive(Debug)]
 pub(crate) struct UrlSource {
     source: usize,
     /// Without credentials, for logs and statuses.
@@ -44,11 +42,18 @@ pub(crate) struct UrlSource {
     client: reqwest::Client,
     headers: HeaderMap,
     last_good: LastGood,
-    pods: Vec<Arc<Pod>>,
+    content: Content,
     body: Option<Vec<u8>>,
     problem: Option<Problem>,
     since: Timestamp,
     reported: bool,
+}
+
+/// The target has credentials in it, and so may have the answer.
+impl fmt::Debug for UrlSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UrlSource").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl UrlSource {
@@ -84,7 +89,7 @@ impl UrlSource {
             client,
             headers: map,
             last_good,
-            pods: Vec::new(),
+            content: Content::default(),
             body: None,
             problem: None,
             since: Timestamp::now(),
@@ -133,13 +138,13 @@ impl UrlSource {
 
     /// Judges an answer; false when nobody listens any more.
     async fn take(&mut self, answer: Result<Vec<u8>, String>, sinks: &Sinks) -> bool {
-        let before = (self.pods.clone(), self.problem.clone());
+        let before = (self.content.clone(), self.problem.clone());
         let mut change = None;
         match answer {
             Ok(body) if self.body.as_ref() == Some(&body) => self.problem = None,
             Ok(body) => match self.parse(&body) {
-                Ok(pods) => {
-                    self.pods = pods;
+                Ok(content) => {
+                    self.content = content;
                     self.problem = None;
                     change = Some(Change { name: self.url.clone(), text: Some(body.as_slice().into()) });
                     self.body = Some(body);
@@ -151,7 +156,7 @@ impl UrlSource {
         if !self.reported && self.problem.is_some() {
             self.recall().await;
         }
-        if self.reported && before == (self.pods.clone(), self.problem.clone()) {
+        if self.reported && before == (self.content.clone(), self.problem.clone()) {
             return true;
         }
         self.since = Timestamp::now();
@@ -165,9 +170,9 @@ impl UrlSource {
         self.report(&sinks.reports).await
     }
 
-    fn parse(&self, body: &[u8]) -> Result<Vec<Arc<Pod>>, String> {
+    fn parse(&self, body: &[u8]) -> Result<Content, String> {
         let source = Source::Url { url: self.url.to_string() };
-        text::pods_of(&source, &self.node_name, body, &self.pods)
+        text::content_of(&source, &self.node_name, body, &self.content.pods)
     }
 
     /// The first answer was no good: what an earlier life stored is in force.
@@ -176,8 +181,8 @@ impl UrlSource {
         let stored = tokio::task::spawn_blocking(move || records.load(&url)).await;
         let Ok(Some(body)) = stored else { return };
         match self.parse(&body) {
-            Ok(pods) => {
-                self.pods = pods;
+            Ok(content) => {
+                self.content = content;
                 self.body = Some(body);
             }
             Err(message) => warn!("the stored last good answer is passed over: {message}"),
@@ -187,7 +192,7 @@ impl UrlSource {
     fn log(&self, before: Option<&Problem>) {
         match (&self.problem, before) {
             (Some(problem), before) if before != Some(problem) => {
-                error!(kept_pods = self.pods.len(), "manifests refused: {}", problem.message);
+                error!(kept_pods = self.content.pods.len(), "manifests refused: {}", problem.message);
             }
             (None, Some(_)) => info!(url = %self.url, "manifests are good again"),
             _ => {}
@@ -197,7 +202,8 @@ impl UrlSource {
     async fn report(&self, reports: &mpsc::Sender<SourceReport>) -> bool {
         let file = FileReport {
             name: self.url.clone(),
-            pods: self.pods.clone(),
+            pods: self.content.pods.clone(),
+            secrets: self.content.secrets.clone(),
             problem: self.problem.clone(),
             ignored: false,
             since: self.since,

@@ -1,5 +1,7 @@
 //! A runtime in memory, that does what it is told at once, or not at all.
 
+pub(crate) mod images;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,8 +12,11 @@ use cri::keys::{self, Map};
 use cri::{ByteStream, Error, ExecSession, LogRotation, Runtime, names, v1};
 use tokio::sync::{mpsc, watch};
 
+use images::Images;
+
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
+    pub(crate) images: Images,
     state: Mutex<State>,
     /// Names of pods of which no call returns.
     stuck: watch::Sender<BTreeSet<String>>,
@@ -22,7 +27,6 @@ struct State {
     sandboxes: BTreeMap<String, v1::PodSandboxStatus>,
     containers: BTreeMap<String, (v1::ContainerStatus, String)>,
     configs: Vec<v1::ContainerConfig>,
-    images: BTreeSet<String>,
     events: Vec<mpsc::Sender<v1::ContainerEventResponse>>,
     mute: bool,
     /// Where the kubelet rotates its logs, and what it answers instead of reopening one.
@@ -38,7 +42,7 @@ struct State {
 impl Fake {
     pub(crate) fn new(images: &[&str]) -> Self {
         let fake = Self::default();
-        fake.lock().images = images.iter().map(|image| format!("docker.io/library/{image}")).collect();
+        images.iter().for_each(|image| fake.add_image(image));
         fake
     }
 
@@ -47,7 +51,7 @@ impl Fake {
     }
 
     pub(crate) fn add_image(&self, image: &str) {
-        self.lock().images.insert(format!("docker.io/library/{image}"));
+        self.images.add(images::image("sha256:1", &[&format!("docker.io/library/{image}")]));
     }
 
     /// What was asked of it, as `call pod[/container]`.
@@ -198,7 +202,7 @@ impl Runtime for Fake {
     }
 
     async fn status(&self, _: v1::StatusRequest) -> Result<v1::StatusResponse, Error> {
-        Ok(v1::StatusResponse::default())
+        Ok(self.images.runtime_status())
     }
 
     async fn run_pod_sandbox(&self, request: v1::RunPodSandboxRequest) -> Result<v1::RunPodSandboxResponse, Error> {
@@ -290,8 +294,8 @@ impl Runtime for Fake {
             metadata: config.metadata.clone(),
             state: v1::ContainerState::ContainerCreated as i32,
             created_at,
+            image_ref: config.image.clone().unwrap_or_default().image,
             image: config.image.clone(),
-            image_ref: "sha256:1".into(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             ..Default::default()
@@ -342,12 +346,21 @@ impl Runtime for Fake {
             id: c.id.clone(),
             pod_sandbox_id: sandbox.clone(),
             metadata: c.metadata.clone(),
+            image: c.image.clone(),
+            image_ref: c.image_ref.clone(),
             state: c.state,
             labels: c.labels.clone(),
             annotations: c.annotations.clone(),
             ..Default::default()
         });
         Ok(v1::ListContainersResponse { containers: containers.collect() })
+    }
+
+    async fn list_container_stats(
+        &self,
+        _: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error> {
+        Ok(v1::ListContainerStatsResponse::default())
     }
 
     async fn container_status(
@@ -409,29 +422,23 @@ impl Runtime for Fake {
     }
 
     async fn list_images(&self, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Error> {
-        Ok(v1::ListImagesResponse::default())
+        Ok(self.images.list())
     }
 
     async fn image_status(&self, request: v1::ImageStatusRequest) -> Result<v1::ImageStatusResponse, Error> {
-        let present = self.lock().images.contains(&request.image.unwrap_or_default().image);
-        let image = present.then(|| v1::Image { id: "sha256:1".into(), ..Default::default() });
-        Ok(v1::ImageStatusResponse { image, ..Default::default() })
+        self.images.status(request)
     }
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
-        let image = request.image.unwrap_or_default().image;
-        match self.lock().images.contains(&image) {
-            true => Ok(v1::PullImageResponse { image_ref: "sha256:1".into() }),
-            false => Err(Error::not_found(format!("{image}: no such image"))),
-        }
+        self.images.pull(request).await
     }
 
-    async fn remove_image(&self, _: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {
-        Err(Error::unimplemented("images"))
+    async fn remove_image(&self, request: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse, Error> {
+        self.images.remove(request)
     }
 
     async fn image_fs_info(&self, _: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse, Error> {
-        Err(Error::unimplemented("images"))
+        self.images.fs_info()
     }
 
     async fn events(&self) -> Result<mpsc::Receiver<v1::ContainerEventResponse>, Error> {

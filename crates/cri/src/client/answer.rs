@@ -83,9 +83,9 @@ pub(super) fn error_of(call: &str, status: &Status) -> Error {
         tonic::Code::NotFound => Code::NotFound,
         tonic::Code::AlreadyExists => Code::AlreadyExists,
         tonic::Code::ResourceExhausted => Code::ResourceExhausted,
-        tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
-            Code::FailedPrecondition
-        }
+        tonic::Code::FailedPrecondition => Code::FailedPrecondition,
+        tonic::Code::Unauthenticated => Code::Unauthenticated,
+        tonic::Code::PermissionDenied => Code::PermissionDenied,
         tonic::Code::Unimplemented => Code::Unimplemented,
         tonic::Code::Internal | tonic::Code::DataLoss => Code::Internal,
         tonic::Code::DeadlineExceeded => Code::DeadlineExceeded,

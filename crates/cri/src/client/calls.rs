@@ -198,6 +198,13 @@ impl Runtime for Client {
         call!(self.runtime.reopen_container_log(request))
     }
 
+    async fn list_container_stats(
+        &self,
+        request: v1::ListContainerStatsRequest,
+    ) -> Result<v1::ListContainerStatsResponse, Error> {
+        call!(self.runtime.list_container_stats(request))
+    }
+
     async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
         let limit = match request.timeout {
             ..=0 => self.call_within,

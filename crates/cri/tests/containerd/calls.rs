@@ -28,6 +28,12 @@ fn a_pod_lives_and_ends_by_the_calls_of_the_protocol() {
             (answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code),
             (&b"o\n"[..], &b"e\n"[..], 3)
         );
+        let filter = v1::ContainerStatsFilter { pod_sandbox_id: sandbox.clone(), ..Default::default() };
+        let used = client.list_container_stats(v1::ListContainerStatsRequest { filter: Some(filter) }).await.unwrap();
+        let [used] = &used.stats[..] else { panic!("{used:?}") };
+        assert_eq!(used.attributes.as_ref().unwrap().id, id);
+        assert!(used.cpu.as_ref().unwrap().usage_core_nano_seconds.as_ref().unwrap().value > 0, "{used:?}");
+        assert!(used.memory.as_ref().unwrap().working_set_bytes.as_ref().unwrap().value > 0, "{used:?}");
         let late = client.exec_sync(asked(1, "sleep 60")).await.unwrap_err();
         assert_eq!(late.code, Code::DeadlineExceeded, "{late}");
 

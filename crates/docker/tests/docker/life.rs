@@ -131,6 +131,13 @@ async fn a_container_lives_and_is_shown_as_docker_has_it() {
     assert_eq!(shown["NetworkSettings"]["IPAddress"], "", "the address is the pod's");
     assert_eq!(std::fs::read_link(world.log("app")).unwrap().to_str(), shown["LogPath"].as_str());
 
+    let filter = v1::ContainerStatsFilter { pod_sandbox_id: sandbox.clone(), ..Default::default() };
+    let asked = world.docker.list_container_stats(v1::ListContainerStatsRequest { filter: Some(filter) });
+    let used = asked.await.unwrap().stats;
+    assert_eq!(used.iter().map(|used| &used.attributes.as_ref().unwrap().id).collect::<Vec<_>>(), [&id]);
+    assert!(used[0].cpu.as_ref().unwrap().usage_core_nano_seconds.as_ref().unwrap().value > 0, "{used:?}");
+    assert!(used[0].memory.as_ref().unwrap().working_set_bytes.as_ref().unwrap().value > 0, "{used:?}");
+
     let second = world.started(&sandbox, "side", "sleep 1000").await;
     assert_eq!(world.sandbox_status(&sandbox).await.unwrap().containers_statuses.len(), 2);
     let (_, containers) = world.listed().await;

@@ -12,27 +12,45 @@ const APPLETS: [&str; 14] =
 
 /// Writes the archive.
 pub(crate) fn write(path: &Path) {
-    let layer = layer();
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": { "Cmd": ["sh"], "Env": ["PATH=/bin", "IMAGE=busybox"], "StopSignal": "SIGTERM" },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))] },
-    });
-    let config = config.to_string().into_bytes();
+    write_as(path, "busybox:test", &[layer()]);
+}
+
+/// Writes an archive of other layers, by another name.
+pub(crate) fn write_as(path: &Path, name: &str, layers: &[Vec<u8>]) {
+    let config = config(layers);
     let config_name = format!("{}.json", hex(&config));
-    let manifest =
-        serde_json::json!([{ "Config": config_name, "RepoTags": ["busybox:test"], "Layers": ["l/layer.tar"] }]);
+    let members: Vec<String> = (0..layers.len()).map(|at| format!("{at}/layer.tar")).collect();
+    let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": [name], "Layers": members }]);
     let mut archive = tar::Builder::new(File::create(path).unwrap());
-    for (name, bytes) in
-        [("manifest.json", manifest.to_string().into_bytes()), (&config_name, config), ("l/layer.tar", layer)]
-    {
-        file(&mut archive, name, &bytes, 0o644);
+    file(&mut archive, "manifest.json", manifest.to_string().as_bytes(), 0o644);
+    file(&mut archive, &config_name, &config, 0o644);
+    for (name, layer) in members.iter().zip(layers) {
+        file(&mut archive, name, layer, 0o644);
     }
     archive.finish().unwrap();
 }
 
-fn layer() -> Vec<u8> {
+/// The configuration of an image of these layers, lowest first.
+pub(crate) fn config(layers: &[Vec<u8>]) -> Vec<u8> {
+    let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": { "Cmd": ["sh"], "Env": ["PATH=/bin", "IMAGE=busybox"], "StopSignal": "SIGTERM" },
+        "rootfs": { "type": "layers", "diff_ids": ids },
+    });
+    config.to_string().into_bytes()
+}
+
+/// A layer of one file.
+pub(crate) fn one_file(name: &str) -> Vec<u8> {
+    let mut layer = tar::Builder::new(Vec::new());
+    file(&mut layer, name, name.as_bytes(), 0o644);
+    layer.into_inner().unwrap()
+}
+
+/// The layer with everything in it.
+pub(crate) fn layer() -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());
     for (dir, mode) in
         [("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777)]
@@ -68,6 +86,6 @@ fn file<W: std::io::Write>(archive: &mut tar::Builder<W>, name: &str, bytes: &[u
     archive.append_data(&mut header, name, bytes).unwrap();
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,6 +7,7 @@ mod busybox;
 mod ends;
 mod exec;
 mod faults;
+mod images;
 mod life;
 mod many;
 mod namespaces;

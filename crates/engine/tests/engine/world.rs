@@ -82,6 +82,18 @@ impl Drop for CleanUp {
     }
 }
 
+/// One that asks only registries on this machine: in the place of all others is a port at which nobody is.
+fn puller(store: &Arc<image::Store>, dir: &Path) -> Arc<image::Puller> {
+    // Another test of the process may have been first.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let hosts_dir = dir.join("registries");
+    fs::create_dir_all(hosts_dir.join("docker.io")).unwrap();
+    fs::write(hosts_dir.join("docker.io/hosts.toml"), "server = \"http://127.0.0.1:1\"\n").unwrap();
+    let config = image::registry::RegistryConfig { hosts_dir: Some(hosts_dir), progress_within: PATIENCE };
+    let registry = image::registry::Registry::new(config);
+    image::Puller::new(Arc::clone(store), registry, image::PullConfig::default())
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl World {
@@ -103,6 +115,7 @@ impl World {
             resolv_conf: None,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
+            puller: puller(&image, dirs.path()),
             image,
         };
         let engine = Some(Engine::open(config.clone()).await.unwrap());
@@ -186,6 +199,12 @@ impl World {
     pub(crate) async fn status(&self, container: &str) -> v1::ContainerStatus {
         let request = v1::ContainerStatusRequest { container_id: container.into(), verbose: false };
         self.engine().container_status(request).await.unwrap().status.unwrap()
+    }
+
+    pub(crate) async fn used(&self, sandbox: &str) -> Vec<v1::ContainerStats> {
+        let filter = v1::ContainerStatsFilter { pod_sandbox_id: sandbox.into(), ..Default::default() };
+        let request = v1::ListContainerStatsRequest { filter: Some(filter) };
+        self.engine().list_container_stats(request).await.unwrap().stats
     }
 
     pub(crate) async fn sandbox_status(&self, sandbox: &str) -> v1::PodSandboxStatus {

@@ -6,8 +6,7 @@ use super::{
 };
 use crate::digest::Digest;
 use crate::error::ArchiveError;
-use crate::json::{self, Dialect};
-use crate::manifest::{Content, Descriptor, Document, IMAGE_NAME, MAX_MANIFEST_BYTES, Platform, REF_NAME};
+use crate::manifest::{Content, Descriptor, IMAGE_NAME, MAX_MANIFEST_BYTES, Platform, REF_NAME, choices};
 use crate::reference::Reference;
 use std::collections::BTreeSet;
 
@@ -65,13 +64,15 @@ impl Search<'_> {
         }
         // Only what is for this machine need be in the archive.
         if let Some(platform) = descriptor.platform.as_ref().filter(|p| !p.matches(&Platform::host())) {
-            self.pass_over(platform);
+            self.pass_over(platform.describe());
             return Ok(None);
         }
         let bytes = read_blob(self.archive, descriptor, MAX_MANIFEST_BYTES)?;
         match content(&name, &bytes, descriptor.media_type.as_deref())? {
             Content::Index(manifests) => {
-                for below in &manifests {
+                let (fitting, others) = choices(&manifests, &Platform::host());
+                others.into_iter().for_each(|other| self.pass_over(other));
+                for below in &fitting {
                     if let Some(image) = self.find(below, depth + 1)? {
                         return Ok(Some(image));
                     }
@@ -93,7 +94,7 @@ impl Search<'_> {
         let config_bytes = read_blob(self.archive, config, MAX_CONFIG_BYTES)?;
         let parsed = read_config(&blob_name(&config.digest), &config_bytes)?;
         if !parsed.platform().matches(&Platform::host()) {
-            self.pass_over(&parsed.platform());
+            self.pass_over(parsed.platform().describe());
             return Ok(None);
         }
         check_layer_count(name, &parsed, layers.len())?;
@@ -117,8 +118,7 @@ impl Search<'_> {
         Ok(LayerPart { member, blob: Some(layer.digest) })
     }
 
-    fn pass_over(&mut self, platform: &Platform) {
-        let platform = platform.describe();
+    fn pass_over(&mut self, platform: String) {
         if !self.others.contains(&platform) {
             self.others.push(platform);
         }
@@ -126,9 +126,7 @@ impl Search<'_> {
 }
 
 fn content(name: &str, bytes: &[u8], referred_as: Option<&str>) -> Result<Content, ArchiveError> {
-    json::parse::<Document>(bytes, Dialect::Oci)
-        .and_then(|document| document.content(referred_as))
-        .map_err(|reason| ArchiveError::Document { name: name.to_owned(), reason })
+    Content::parse(bytes, referred_as).map_err(|reason| ArchiveError::Document { name: name.to_owned(), reason })
 }
 
 fn blob_name(digest: &Digest) -> String {

@@ -1,40 +1,42 @@
 //! Adding to the store: layers, then the image that has them, then the references that name it.
 
-use super::open::chain_ids;
+use super::layer_dir::LayerDir;
+use super::plan::LayerPlan;
 use super::record::{ImageRecord, LayerRecord, RefRecord};
 use super::transaction::Transaction;
-use super::{DropInRecord, Store};
-use crate::compress::{self, Compression};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Error, LayerError, Result};
+use super::{DropInRecord, Store, chain_ids};
+use crate::digest::Digest;
+use crate::error::Result;
 use crate::manifest::ImageConfig;
-use crate::unpack;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::sync::MutexGuard;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, MutexGuard};
 
-/// A layer as it lies in an archive or comes from a registry.
-pub(crate) struct LayerSource<'a> {
-    pub(crate) reader: &'a mut dyn Read,
-    /// Length of what `reader` gives, compressed or not.
-    pub(crate) size_bytes: u64,
-    /// Digest of what `reader` gives, where something names one.
-    pub(crate) blob: Option<&'a Digest>,
-    /// Digest of the uncompressed tar archive.
-    pub(crate) diff_id: &'a Digest,
+/// How a reference came to name an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// By an archive: no registry need know of it.
+    Given,
+    /// From the registry that the reference names.
+    Pulled,
 }
 
-/// Additions that become visible together. Only one is under way at a time.
+/// Additions that become visible together. Only one is under way at a time, so nothing is waited for meanwhile.
 pub(crate) struct Change<'a> {
     store: &'a Store,
     _guard: MutexGuard<'a, ()>,
     transaction: Transaction,
-    /// New layers and where they lie until the commit.
-    layers: HashMap<Digest, (LayerRecord, PathBuf)>,
+    layers: Vec<NewLayer>,
     images: BTreeMap<Digest, (ImageRecord, ImageConfig)>,
-    refs: BTreeMap<String, Digest>,
+    refs: BTreeMap<String, RefRecord>,
     drop_in: Option<DropInRecord>,
+}
+
+struct NewLayer {
+    record: LayerRecord,
+    dir: Arc<LayerDir>,
+    /// Who opens the directory while it moves is given this.
+    _open: Arc<OwnedFd>,
 }
 
 impl Store {
@@ -44,7 +46,7 @@ impl Store {
             store: self,
             _guard: self.begin_change(),
             transaction: Transaction::new(&self.dirs.ingest),
-            layers: HashMap::new(),
+            layers: Vec::new(),
             images: BTreeMap::new(),
             refs: BTreeMap::new(),
             drop_in: None,
@@ -53,68 +55,32 @@ impl Store {
 }
 
 impl Change<'_> {
-    /// How many of the lowest layers of a stack are there already.
-    pub(crate) fn present(&self, diff_ids: &[Digest]) -> usize {
-        chain_ids(diff_ids).iter().take_while(|chain_id| self.layer(chain_id).is_some()).count()
-    }
-
-    fn layer(&self, chain_id: &Digest) -> Option<(LayerRecord, PathBuf)> {
-        self.layers.get(chain_id).cloned().or_else(|| {
-            let state = self.store.state();
-            let record = state.layers.get(chain_id)?;
-            Some((record.clone(), self.store.dirs.layer(record.dir)))
-        })
-    }
-
-    /// Unpacks a layer on top of `below` (diff ids, lowest first) and checks its digests in the same pass.
-    pub(crate) fn add_layer(&mut self, below: &[Digest], source: LayerSource<'_>) -> Result<()> {
-        let name = source.blob.unwrap_or(source.diff_id).to_string();
-        let below = chain_ids(below);
-        let chain_id = Digest::chain(below.last(), source.diff_id);
-        let dir = self.free_directory();
-        let target = self.transaction.reserve(self.store.dirs.layer(dir));
-        let diff_id = source.diff_id.clone();
-        let layer = unpack::Layer { target: &target, lowers: self.lowers(&below), scratch: &self.store.dirs.ingest };
-        let refuse = |source| Error::Layer { layer: name.clone(), source };
-        let unpacked = unpack_verified(layer, source, &self.store.limits).map_err(refuse)?;
-        let record = LayerRecord {
-            chain_id: chain_id.clone(),
-            diff_id,
-            dir,
-            size_bytes: unpacked.size_bytes,
-            inodes: unpacked.inodes,
-            opaque_root: unpacked.opaque_root,
-        };
-        self.transaction.write_record(self.store.dirs.layer_record(&chain_id), &record)?;
-        self.layers.insert(chain_id, (record, target));
+    /// Adds the layers of a plan, all of which are complete. The plan must live until the change is over.
+    pub(crate) fn put_layers(&mut self, plan: &LayerPlan) -> Result<()> {
+        for (chain_id, dir) in plan.complete_layers()? {
+            let is_known = self.store.state().layers.contains_key(&chain_id)
+                || self.layers.iter().any(|layer| layer.record.chain_id == chain_id);
+            if is_known {
+                continue;
+            }
+            let open = dir.open()?;
+            let number = self.place(&dir);
+            let record = LayerRecord::new(chain_id, &dir.diff_id, (number, dir.unpacked));
+            self.transaction.write_record(self.store.dirs.layer_record(&record.chain_id), &record)?;
+            self.layers.push(NewLayer { record, dir, _open: open });
+        }
         Ok(())
     }
 
-    /// Directories of the layers below, topmost first, as far down as they can be seen.
-    fn lowers(&self, below: &[Digest]) -> Vec<PathBuf> {
-        let mut lowers = Vec::new();
-        for (record, dir) in below.iter().rev().filter_map(|chain_id| self.layer(chain_id)) {
-            lowers.push(dir);
-            if record.opaque_root {
-                break;
-            }
+    /// The directory's number below `layers/`; it moves there if it does not lie there already.
+    fn place(&mut self, dir: &Arc<LayerDir>) -> u32 {
+        let in_change = || self.layers.iter().find(|layer| Arc::ptr_eq(&layer.dir, dir)).map(|layer| layer.record.dir);
+        if let Some(number) = dir.number().or_else(in_change) {
+            return number;
         }
-        lowers
-    }
-
-    /// The lowest free number: names stay short, because all of them must fit into mount(2)'s one page of options.
-    fn free_directory(&self) -> u32 {
-        let state = self.store.state();
-        let recorded =
-            state.layers.values().chain(self.layers.values().map(|(record, _)| record)).map(|record| record.dir);
-        let used: BTreeSet<u32> = recorded.chain(state.taken.iter().copied()).collect();
-        let mut free = 1;
-        for dir in used {
-            if dir == free {
-                free += 1;
-            }
-        }
-        free
+        let number = self.store.state_mut().take_directory();
+        self.transaction.adopt(dir.path(), self.store.dirs.layer(number));
+        number
     }
 
     /// Adds an image whose layers are all there, or what is new about one: a manifest by which it came, a pin.
@@ -131,9 +97,9 @@ impl Change<'_> {
             pinned_by: BTreeSet::new(),
         });
         record.pinned_by.extend(image.pinned_by.map(str::to_owned));
-        if let Some((repositories, bytes)) = image.manifest {
+        for bytes in image.manifests {
             let digest = Digest::of(bytes);
-            record.digests.extend(repositories.iter().map(|repository| format!("{repository}@{digest}")));
+            record.digests.extend(image.repositories.iter().map(|repository| format!("{repository}@{digest}")));
             if record.manifests.insert(digest.clone()) {
                 self.transaction.write(self.store.dirs.blob(&digest), bytes)?;
             }
@@ -149,13 +115,14 @@ impl Change<'_> {
     }
 
     /// Makes a full reference name an image; it may have named another.
-    pub(crate) fn put_ref(&mut self, reference: &str, image: &Digest) -> Result<()> {
-        if self.store.state().refs.get(reference) == Some(image) && !self.refs.contains_key(reference) {
+    pub(crate) fn put_ref(&mut self, reference: &str, image: &Digest, origin: Origin) -> Result<()> {
+        let pulled = origin == Origin::Pulled;
+        let record = RefRecord { reference: reference.to_owned(), image: image.clone(), pulled };
+        if self.store.state().refs.get(reference) == Some(&record) && !self.refs.contains_key(reference) {
             return Ok(());
         }
-        let record = RefRecord { reference: reference.to_owned(), image: image.clone() };
         self.transaction.write_record(self.store.dirs.ref_record(reference), &record)?;
-        self.refs.insert(reference.to_owned(), image.clone());
+        self.refs.insert(reference.to_owned(), record);
         Ok(())
     }
 
@@ -181,11 +148,15 @@ impl Change<'_> {
     pub(crate) fn commit(self) -> Result<()> {
         self.transaction.commit()?;
         let mut state = self.store.state_mut();
-        state.layers.extend(self.layers.into_iter().map(|(chain_id, (record, _))| (chain_id, record)));
+        for NewLayer { record, dir, _open } in self.layers {
+            dir.set_number(record.dir);
+            state.taken.remove(&record.dir);
+            state.layers.insert(record.chain_id.clone(), record);
+        }
         let mut renamed: BTreeSet<Digest> = BTreeSet::new();
-        for (reference, id) in self.refs {
-            renamed.extend(state.refs.insert(reference, id.clone()));
-            renamed.insert(id);
+        for (reference, record) in self.refs {
+            renamed.insert(record.image.clone());
+            renamed.extend(state.refs.insert(reference, record).map(|before| before.image));
         }
         for (record, config) in self.images.into_values() {
             state.put_image(record, config);
@@ -205,38 +176,9 @@ pub(crate) struct NewImage<'a> {
     pub(crate) config_bytes: &'a [u8],
     pub(crate) config: ImageConfig,
     pub(crate) diff_ids: &'a [Digest],
-    /// The manifest it came by, with the repositories in which it has a name.
-    pub(crate) manifest: Option<(&'a BTreeSet<String>, &'a [u8])>,
+    /// The documents it came by: its manifest, and the index that led there if one did.
+    pub(crate) manifests: Vec<&'a [u8]>,
+    /// Repositories in which it has a name by them.
+    pub(crate) repositories: &'a BTreeSet<String>,
     pub(crate) pinned_by: Option<&'a str>,
-}
-
-fn unpack_verified(
-    layer: unpack::Layer<'_>,
-    source: LayerSource<'_>,
-    limits: &unpack::Limits,
-) -> std::result::Result<unpack::Unpacked, LayerError> {
-    let mut blob = Hashing::new(source.reader);
-    let (compression, plain) = compress::decoder(&mut blob)?;
-    let mut plain = Hashing::new(plain);
-    let unpacked = unpack::unpack(layer, &mut plain, &limits.for_blob(source.size_bytes))?;
-    let (diff_id, plain_bytes) = plain.finish();
-    let mismatch = |what, expected: &dyn ToString, found: &dyn ToString| LayerError::Mismatch {
-        what,
-        expected: expected.to_string(),
-        found: found.to_string(),
-    };
-    if diff_id != *source.diff_id {
-        return Err(mismatch("the digest of the uncompressed layer", source.diff_id, &diff_id));
-    }
-    // Decoders stop at the end of their format; what follows belongs to the blob all the same.
-    io::copy(&mut blob, &mut io::sink()).map_err(LayerError::from_read)?;
-    let (digest, bytes) = blob.finish();
-    debug_assert!(compression != Compression::Plain || bytes == plain_bytes, "a plain layer is its own content");
-    if bytes != source.size_bytes {
-        return Err(mismatch("the size of the layer in bytes", &source.size_bytes, &bytes));
-    }
-    match source.blob {
-        Some(expected) if *expected != digest => Err(mismatch("the digest of the layer", expected, &digest)),
-        _ => Ok(unpacked),
-    }
 }

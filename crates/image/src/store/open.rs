@@ -1,7 +1,7 @@
 //! Opening a store: read what is recorded, set aside what is damaged, remove what was left unfinished.
 
 use super::record::{self, Damaged, ImageRecord, LayerRecord, RefRecord};
-use super::{Dirs, DropInRecord, State, Store};
+use super::{Dirs, DropInRecord, Slots, State, Store, chain_ids};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::{open_dir, private_dir, read_limited, remove_tree};
@@ -10,7 +10,7 @@ use crate::manifest::{ConfigFile, ImageConfig, MAX_CONFIG_BYTES};
 use crate::unpack::Limits;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`] when another process, or this one, has it open; [`Error::Io`] when the directory cannot be used.
     pub fn open(root: &Path) -> Result<Arc<Store>> {
-        let dirs = Dirs::new(root);
+        let dirs = Arc::new(Dirs::new(root));
         // The lock comes first: the directories may be another process's.
         private_dir(root)?;
         let lock = lock(root)?;
@@ -43,8 +43,8 @@ impl Store {
             remember_boot(root)?;
         }
         remove_unused_blobs(&dirs, &state)?;
-        let (state, changing) = (RwLock::new(state), Mutex::new(()));
-        Ok(Arc::new(Store { dirs, limits: Limits::default(), state, changing, _lock: lock }))
+        let (state, changing, slots) = (RwLock::new(state), Mutex::new(()), Slots::default());
+        Ok(Arc::new(Store { dirs, limits: Limits::default(), state, changing, slots, _lock: lock }))
     }
 }
 
@@ -94,7 +94,7 @@ fn load(dirs: &Dirs) -> Result<State> {
     let mut state = State { layers: load_layers(dirs)?, ..State::default() };
     let (refs, damaged) = record::read_all::<RefRecord>(&dirs.refs)?;
     set_aside(dirs, damaged);
-    state.refs = refs.into_iter().map(|(_, r)| (r.reference, r.image)).collect();
+    state.refs = refs.into_iter().map(|(_, r)| (r.reference.clone(), r)).collect();
     let (drop_ins, damaged) = record::read_all::<DropInRecord>(&dirs.drop_ins)?;
     set_aside(dirs, damaged);
     state.drop_ins = drop_ins.into_iter().map(|(_, r)| (r.file.clone(), r)).collect();
@@ -112,8 +112,8 @@ fn load(dirs: &Dirs) -> Result<State> {
         }
     }
     let State { images, refs, .. } = &mut state;
-    refs.retain(|name, id| {
-        let kept = images.contains_key(id);
+    refs.retain(|name, record| {
+        let kept = images.contains_key(&record.image);
         if !kept {
             drop_file(&dirs.ref_record(name));
         }
@@ -125,10 +125,11 @@ fn load(dirs: &Dirs) -> Result<State> {
 fn load_layers(dirs: &Dirs) -> Result<HashMap<Digest, LayerRecord>> {
     let (records, damaged) = record::read_all::<LayerRecord>(&dirs.layer_records)?;
     set_aside(dirs, damaged);
-    let (mut layers, mut seen) = (HashMap::new(), HashSet::new());
+    let (mut layers, mut contents) = (HashMap::new(), HashMap::new());
     for (path, layer) in records {
         let is_there = fs::symlink_metadata(dirs.layer(layer.dir)).is_ok_and(|m| m.is_dir());
-        if is_there && seen.insert(layer.dir) {
+        // Stacks may share a directory, but what lies in it is one layer.
+        if is_there && *contents.entry(layer.dir).or_insert_with(|| layer.diff_id.clone()) == layer.diff_id {
             layers.insert(layer.chain_id.clone(), layer);
         } else {
             drop_file(&path);
@@ -164,15 +165,6 @@ fn rebuild(dirs: &Dirs, damaged: &Damaged) -> Option<(PathBuf, ImageRecord)> {
     Some((damaged.path.clone(), record))
 }
 
-/// Names of the stacks that the layers make, lowest first.
-pub(super) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        chain.push(Digest::chain(chain.last(), diff_id));
-    }
-    chain
-}
-
 /// Keeps what is damaged for a person to look at, out of the way.
 fn set_aside(dirs: &Dirs, damaged: Vec<Damaged>) {
     for Damaged { path, reason } in damaged {
@@ -203,15 +195,17 @@ fn reserve_directories(dirs: &Dirs, state: &mut State) -> Result<()> {
 
 fn remove_unused_layers(dirs: &Dirs, state: &mut State) -> Result<()> {
     let used: HashSet<&Digest> = state.images.values().flat_map(|stored| &stored.record.layers).collect();
-    let unused: BTreeMap<Digest, u32> =
-        state.layers.values().filter(|l| !used.contains(&l.chain_id)).map(|l| (l.chain_id.clone(), l.dir)).collect();
+    let is_unused = |layer: &&LayerRecord| !used.contains(&layer.chain_id);
+    let unused: Vec<LayerRecord> = state.layers.values().filter(is_unused).cloned().collect();
+    let kept: HashSet<u32> = state.layers.values().filter(|layer| !is_unused(layer)).map(|layer| layer.dir).collect();
+    let doomed: BTreeSet<u32> = unused.iter().map(|layer| layer.dir).chain(state.taken.iter().copied()).collect();
     let layers = open_dir(&dirs.layers)?;
-    for dir in unused.values().chain(&state.taken) {
+    for dir in doomed.difference(&kept.into_iter().collect()) {
         remove_tree(&layers, &dir.to_string()).map_err(|e| Error::io("remove", dirs.layer(*dir), e))?;
     }
-    for chain_id in unused.keys() {
-        drop_file(&dirs.layer_record(chain_id));
-        state.layers.remove(chain_id);
+    for layer in unused {
+        drop_file(&dirs.layer_record(&layer.chain_id));
+        state.layers.remove(&layer.chain_id);
     }
     state.taken.clear();
     Ok(())

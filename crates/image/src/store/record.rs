@@ -6,6 +6,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::read_limited;
+use crate::unpack::Unpacked;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ const VERSION: u32 = 1;
 /// The largest record is that of an image with 500 layers, about 40 KiB.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
-/// An unpacked layer on top of particular others.
+/// An unpacked layer on top of particular others. Several may lie in one directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LayerRecord {
     pub(crate) chain_id: Digest,
@@ -29,6 +30,25 @@ pub(crate) struct LayerRecord {
     pub(crate) inodes: u64,
     /// The layer hides everything below it; overlayfs knows no opaque root, so the stack ends here.
     pub(crate) opaque_root: bool,
+    /// On top of any other layers it would look the same, but for its root. Unknown of layers from before this was asked.
+    #[serde(default)]
+    pub(crate) anywhere: bool,
+    /// It would have the same root, too.
+    #[serde(default)]
+    pub(crate) own_root: bool,
+}
+
+impl LayerRecord {
+    pub(crate) fn new(chain_id: Digest, diff_id: &Digest, (dir, unpacked): (u32, Unpacked)) -> Self {
+        let Unpacked { size_bytes, inodes, opaque_root, looked_below, own_root } = unpacked;
+        let (diff_id, anywhere) = (diff_id.clone(), !looked_below);
+        Self { chain_id, diff_id, dir, size_bytes, inodes, opaque_root, anywhere, own_root }
+    }
+
+    pub(crate) fn unpacked(&self) -> Unpacked {
+        let Self { size_bytes, inodes, opaque_root, own_root, .. } = *self;
+        Unpacked { size_bytes, inodes, opaque_root, looked_below: !self.anywhere, own_root }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +69,9 @@ pub(crate) struct ImageRecord {
 pub(crate) struct RefRecord {
     pub(crate) reference: String,
     pub(crate) image: Digest,
+    /// It came from the registry, which may have another image by that name now.
+    #[serde(default)]
+    pub(crate) pulled: bool,
 }
 
 /// What became of a file in the drop-in directory; while the file stays the same it is not looked at again.
@@ -119,7 +142,8 @@ mod tests {
 
     #[test]
     fn s_m02_no_damage_goes_unnoticed() {
-        let record = RefRecord { reference: "docker.io/library/a:latest".into(), image: Digest::of(b"x") };
+        let record =
+            RefRecord { reference: "docker.io/library/a:latest".into(), image: Digest::of(b"x"), pulled: false };
         let good = encode(&record);
         assert_eq!(decode::<RefRecord>(&good).unwrap(), record);
         for len in 0..good.len() {

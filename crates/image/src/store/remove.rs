@@ -1,15 +1,18 @@
 //! Removing images and what only they had.
 
+use super::layer_dir::LayerDir;
+use super::record::LayerRecord;
 use super::transaction::temporary_name;
 use super::{State, Store};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::{open_dir, remove_tree};
 use crate::reference::Reference;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::{Arc, MutexGuard};
 
 /// What a removal did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl Store {
     /// [`Error::NotFound`], [`Error::InUse`], [`Error::Pinned`]: nothing was changed. [`Error::Io`]: the image may be
     /// gone with some of its files left, which are removed when the store is opened after the next boot.
     pub fn remove(&self, reference_or_id: &str, in_use: &dyn Fn(&str) -> bool) -> Result<Removed> {
-        let _guard = self.begin_change();
+        let guard = self.begin_change();
         let (id, refs, name) = {
             let state = self.state();
             let found = state.find(reference_or_id)?;
@@ -51,7 +54,7 @@ impl Store {
                 state.refresh(&id);
                 Ok(Removed { id: id.to_string(), untagged: vec![name], deleted: false, freed_bytes: 0 })
             }
-            _ => self.delete(&id, refs),
+            _ => self.delete(guard, &id, refs),
         }
     }
 
@@ -80,14 +83,14 @@ impl Store {
     }
 
     /// From here on nothing answers with the image; then its records go, the image's own first, and then the files.
-    fn delete(&self, id: &Digest, refs: Vec<String>) -> Result<Removed> {
+    fn delete(&self, guard: MutexGuard<'_, ()>, id: &Digest, refs: Vec<String>) -> Result<Removed> {
         let (layers, blobs) = {
             let mut state = self.state_mut();
             let Some(stored) = state.images.remove(id) else {
                 return Err(Error::NotFound { reference: id.to_string() });
             };
-            state.refs.retain(|_, image| image != id);
-            (take_layers(&mut state, &stored.record.layers), unshared_blobs(&state, &stored.record))
+            state.refs.retain(|_, record| record.image != *id);
+            (stored.record.layers.clone(), unshared_blobs(&state, &stored.record))
         };
         remove_file(&self.dirs.image_record(id))?;
         for name in &refs {
@@ -96,19 +99,61 @@ impl Store {
         for blob in blobs {
             remove_file(&self.dirs.blob(&blob))?;
         }
-        let ingest = open_dir(&self.dirs.ingest)?;
-        let mut freed_bytes = 0;
-        for layer in layers {
-            // Moved first: a directory that is half removed must never be taken for a layer.
-            let doomed = temporary_name();
-            let from = self.dirs.layer(layer.dir);
-            fs::rename(&from, self.dirs.ingest.join(&doomed)).map_err(|e| Error::io("move away", &from, e))?;
-            self.state_mut().taken.remove(&layer.dir);
-            remove_file(&self.dirs.layer_record(&layer.chain_id))?;
-            remove_tree(&ingest, &doomed).map_err(|e| Error::io("remove", &from, e))?;
-            freed_bytes += layer.size_bytes;
-        }
+        let freed_bytes = self.remove_layers(guard, (&layers, BTreeSet::new()))?;
         Ok(Removed { id: id.to_string(), untagged: refs, deleted: true, freed_bytes })
+    }
+
+    /// Removes what plans have given back. Directories that no image ever had go by being dropped.
+    pub(super) fn remove_released(&self, released: Vec<(Digest, Arc<LayerDir>)>) -> Result<()> {
+        let (layers, dirs): (Vec<Digest>, Vec<Arc<LayerDir>>) = released.into_iter().unzip();
+        let numbers: BTreeSet<u32> = dirs.iter().filter_map(|dir| dir.number()).collect();
+        drop(dirs);
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        self.remove_layers(self.begin_change(), (&layers, numbers)).map(drop)
+    }
+
+    /// Removes those of the layers that no image has and no plan holds, and those directories, of theirs and among
+    /// `numbers`, in which no other layer lies. Gives the bytes that were freed.
+    fn remove_layers(&self, guard: MutexGuard<'_, ()>, (layers, numbers): (&[Digest], BTreeSet<u32>)) -> Result<u64> {
+        let (records, directories) = self.take_unused(layers, numbers);
+        let ingest = open_dir(&self.dirs.ingest)?;
+        let mut doomed = Vec::with_capacity(directories.len());
+        for number in &directories {
+            // Moved first: a directory that is half removed must never be taken for a layer.
+            let (from, name) = (self.dirs.layer(*number), temporary_name());
+            fs::rename(&from, self.dirs.ingest.join(&name)).map_err(|e| Error::io("move away", &from, e))?;
+            doomed.push(name);
+            self.state_mut().taken.remove(number);
+        }
+        for record in &records {
+            remove_file(&self.dirs.layer_record(&record.chain_id))?;
+        }
+        drop(guard);
+        for name in doomed {
+            remove_tree(&ingest, &name).map_err(|e| Error::io("remove", self.dirs.ingest.join(&name), e))?;
+        }
+        let mut freed: BTreeMap<u32, u64> = records.iter().map(|record| (record.dir, record.size_bytes)).collect();
+        freed.retain(|number, _| directories.contains(number));
+        Ok(freed.into_values().sum())
+    }
+
+    /// The records of layers that nobody needs, taken out of the state, and the directories that lost their last one. The
+    /// numbers of those stay taken until the directories are gone.
+    fn take_unused(&self, layers: &[Digest], mut numbers: BTreeSet<u32>) -> (Vec<LayerRecord>, BTreeSet<u32>) {
+        let table = self.slots.lock();
+        let mut state = self.state_mut();
+        let used: HashSet<Digest> = state.images.values().flat_map(|s| s.record.layers.iter().cloned()).collect();
+        let unused = layers.iter().filter(|chain_id| !used.contains(chain_id) && !table.holds(chain_id));
+        let records: Vec<LayerRecord> = unused.filter_map(|chain_id| state.layers.remove(chain_id)).collect();
+        numbers.extend(records.iter().map(|record| record.dir));
+        for record in state.layers.values() {
+            numbers.remove(&record.dir);
+        }
+        state.taken.extend(&numbers);
+        numbers.retain(|number| !table.holds_directory(*number));
+        (records, numbers)
     }
 }
 
@@ -121,15 +166,6 @@ fn check_removable(reference: &str, stored: &super::Stored, in_use: &dyn Fn(&str
         Some(owner) => Err(Error::Pinned { reference: reference.to_owned(), id, pinned_by: owner.clone() }),
         None => Ok(()),
     }
-}
-
-/// The layers among `chain_ids` that no remaining image has. Their numbers stay taken until the directories are gone.
-fn take_layers(state: &mut State, chain_ids: &[Digest]) -> Vec<super::LayerRecord> {
-    let used: HashSet<Digest> = state.images.values().flat_map(|s| s.record.layers.iter().cloned()).collect();
-    let unused = chain_ids.iter().filter(|chain_id| !used.contains(chain_id));
-    let layers: Vec<_> = unused.filter_map(|chain_id| state.layers.remove(chain_id)).collect();
-    state.taken.extend(layers.iter().map(|layer| layer.dir));
-    layers
 }
 
 fn unshared_blobs(state: &State, record: &super::ImageRecord) -> Vec<Digest> {

@@ -1,5 +1,9 @@
 //! Names, removal, and what is left after a crash or damage.
 
+mod pulls;
+mod races;
+mod twins;
+
 use super::Store;
 use crate::error::{Error, Result};
 use crate::import::ImportOptions;
@@ -29,11 +33,11 @@ impl Fixture {
         Store::open(&self.root()).unwrap()
     }
 
-    fn import(&self, store: &Store, name: &str, layers: &[Vec<u8>]) -> Result<String> {
+    fn import(&self, store: &Arc<Store>, name: &str, layers: &[Vec<u8>]) -> Result<String> {
         self.import_as(store, name, layers, ImportOptions::default())
     }
 
-    fn import_as(&self, store: &Store, name: &str, layers: &[Vec<u8>], options: ImportOptions) -> Result<String> {
+    fn import_as(&self, store: &Arc<Store>, name: &str, layers: &[Vec<u8>], options: ImportOptions) -> Result<String> {
         let path = self.dir.path().join("image.tar");
         fs::write(&path, docker_archive(name, layers)).unwrap();
         store.import(&path, options).map(|imported| imported[0].id.clone())
@@ -100,7 +104,7 @@ fn images_are_found_by_every_name() {
     let id = fixture.import(&store, "nginx", &[layer("a"), layer("b")]).unwrap();
     let other = fixture.import(&store, "reg.example/x/y:1", &[layer("c")]).unwrap();
     let hex = id.strip_prefix("sha256:").unwrap();
-    let check = |store: &Store| {
+    let check = |store: &Arc<Store>| {
         for name in [
             "nginx",
             "nginx:latest",
@@ -141,7 +145,7 @@ fn a_name_moves_to_the_image_imported_last() {
     let store = fixture.open();
     let old = fixture.import(&store, "a", &[layer("old")]).unwrap();
     let new = fixture.import(&store, "a", &[layer("new")]).unwrap();
-    let check = |store: &Store| {
+    let check = |store: &Arc<Store>| {
         assert_eq!(store.resolve("a").unwrap().unwrap().id, new);
         assert!(store.resolve(&old).unwrap().unwrap().refs.is_empty(), "the old one is still there, without a name");
     };

@@ -6,6 +6,7 @@ use crate::fs::DIRECTORY;
 use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Paths here are made of directories alone; a symbolic link on the way means that the path is not in that layer.
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
@@ -21,9 +22,9 @@ pub(super) struct Found {
 }
 
 /// Finds `path` in the topmost of `lowers` that has it, unless a layer above that one hides it.
-pub(super) fn find(lowers: &[OwnedFd], path: &[u8]) -> Result<Option<Found>, Errno> {
+pub(super) fn find(lowers: &[Arc<OwnedFd>], path: &[u8]) -> Result<Option<Found>, Errno> {
     for (layer, root) in lowers.iter().enumerate() {
-        match rustix::fs::openat2(root, path, HANDLE, Mode::empty(), RESOLVE) {
+        match rustix::fs::openat2(&**root, path, HANDLE, Mode::empty(), RESOLVE) {
             Ok(fd) => {
                 let stat = rustix::fs::fstat(&fd)?;
                 return Ok((!is_whiteout(&stat)).then_some(Found { layer, stat, fd }));
@@ -37,9 +38,9 @@ pub(super) fn find(lowers: &[OwnedFd], path: &[u8]) -> Result<Option<Found>, Err
 }
 
 /// Opens what was found for reading; it is a directory or a regular file.
-pub(super) fn open(lowers: &[OwnedFd], found: &Found, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open(lowers: &[Arc<OwnedFd>], found: &Found, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat2(&lowers[found.layer], path, flags, Mode::empty(), RESOLVE)
+    rustix::fs::openat2(&*lowers[found.layer], path, flags, Mode::empty(), RESOLVE)
 }
 
 /// True when a directory on the way to `path`, which this layer lacks, is replaced or opaque in this layer.

@@ -188,7 +188,7 @@ impl Tree<'_> {
         let failed = failed(path);
         let bytes = u64::try_from(found.stat.st_size).unwrap_or_default();
         self.charge_length(bytes)?;
-        let from = below::open(&self.lowers, found, path).map_err(|e| failed("open", e))?;
+        let from = below::open(self.lowers()?, found, path).map_err(|e| failed("open", e))?;
         let to = self.new_file(&place.fd, name, path)?;
         let mut buffer = vec![0; 128 << 10];
         let (mut offset, mut stored) = (0, 0);

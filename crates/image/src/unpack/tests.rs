@@ -1,15 +1,18 @@
 //! Layers that attack, each beside one of the same shape that does not.
 
+mod alone;
 mod deletions;
 mod entries;
 mod escapes;
 mod limits;
 
-use super::{Layer, Limits, Unpacked, unpack};
+use super::{Layer, Limits, Unpacked, inherit_root, unpack};
 use crate::error::LayerError;
 use crate::testing::{Canary, Tar, listing};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A directory with layers on top of one another, and a canary beside them.
 struct Stack {
@@ -34,8 +37,15 @@ impl Stack {
     fn add_limited(&mut self, bytes: &[u8], limits: &Limits) -> Result<Unpacked, LayerError> {
         let target = self.dir.path().join(format!("layer{}", self.layers.len()));
         let scratch = self.dir.path().join("scratch");
-        let lowers = self.layers.iter().rev().cloned().collect();
-        let result = unpack(Layer { target: &target, lowers, scratch: &scratch }, &mut &bytes[..], limits);
+        let open = |path: &PathBuf| crate::fs::open_dir(path).map(Arc::new).expect("it was made before");
+        let lowers: Vec<Arc<OwnedFd>> = self.layers.iter().rev().map(open).collect();
+        let below = || Ok(lowers.clone());
+        let mut result = unpack(Layer { target: &target, below: &below, scratch: &scratch }, &mut &bytes[..], limits);
+        if let (Ok(unpacked), Some(lower)) = (&result, lowers.first())
+            && !unpacked.own_root
+        {
+            result = inherit_root(&open(&target), lower).and(result);
+        }
         self.layers.push(target);
         assert!(fs::read_dir(&scratch).unwrap().next().is_none(), "something was left in scratch");
         result

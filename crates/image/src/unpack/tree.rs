@@ -1,7 +1,7 @@
 //! The directory of the layer being unpacked, and how a path in it is found.
 
 use super::below::{self, Found};
-use super::{CHECK_BYTES, DirectoryTime, Layer, Limits, Unpacked, names, xattr};
+use super::{DirectoryTime, Layer, Limits, Unpacked, names, xattr};
 use crate::archive::{Entry, Kind, printable};
 use crate::error::LayerError;
 use crate::fs::{DIRECTORY, remove_tree};
@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Links of the layer are followed within its root; there is nothing magic and no other mount in it.
 const RESOLVE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
@@ -18,9 +19,9 @@ const RESOLVE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const MAX_LINKS: u32 = 40;
 const MAX_CACHED: usize = 64;
 const MAX_PATH_LEN: usize = 4_095;
-/// The disk is asked for its room after so many files.
-const CHECK_INODES: u64 = 4_096;
 const BLOCK_BYTES: u64 = 4_096;
+/// Of a root that no layer describes.
+const ROOT_MODE: u32 = 0o755;
 
 /// Makes an error of a failed system call: what was being done, and how it failed.
 pub(super) type Failed<'a> = &'a dyn Fn(&'static str, Errno) -> LayerError;
@@ -45,7 +46,9 @@ pub(super) struct Place {
 
 pub(super) struct Tree<'a> {
     root: Rc<OwnedFd>,
-    pub(super) lowers: Vec<OwnedFd>,
+    below: &'a dyn Fn() -> Result<Vec<Arc<OwnedFd>>, LayerError>,
+    /// The layers below, once something had to be looked up in them.
+    lowers: Option<Vec<Arc<OwnedFd>>>,
     scratch: OwnedFd,
     limits: &'a Limits,
     /// Directories by the path with which the archive names them.
@@ -55,41 +58,41 @@ pub(super) struct Tree<'a> {
     pub(super) used: Unpacked,
     pub(super) whiteouts: u64,
     logical_bytes: u64,
-    unchecked_bytes: u64,
 }
 
 impl<'a> Tree<'a> {
-    /// Makes the layer's root, which looks like the one below it until the layer says otherwise.
-    pub(super) fn create(layer: &Layer<'_>, limits: &'a Limits) -> Result<Self, LayerError> {
+    /// Makes the layer's root, which is a plain directory until the layer says otherwise.
+    pub(super) fn create(layer: &Layer<'a>, limits: &'a Limits) -> Result<Self, LayerError> {
         let failed = failed(b"/");
         let open = |path: &Path| {
             rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|e| failed("open directory", e))
         };
-        rustix::fs::mkdirat(CWD, layer.target, Mode::from_raw_mode(0o755))
+        rustix::fs::mkdirat(CWD, layer.target, Mode::from_raw_mode(ROOT_MODE))
             .map_err(|e| failed("create directory", e))?;
-        let lowers = layer.lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut tree = Self {
+        let tree = Self {
             root: Rc::new(open(layer.target)?),
+            below: layer.below,
+            lowers: None,
             scratch: open(layer.scratch)?,
             limits,
             cache: HashMap::new(),
-            implicit: Vec::new(),
+            implicit: vec![DirectoryTime { path: Vec::new(), mtime: (0, 0) }],
             used: Unpacked::default(),
             whiteouts: 0,
             logical_bytes: 0,
-            unchecked_bytes: 0,
-            lowers,
         };
         tree.limits.check_room(&tree.root)?;
-        match tree.lowers.first() {
-            Some(lower) => {
-                let stat = rustix::fs::fstat(lower).map_err(|e| failed("look at", e))?;
-                copy_attributes((lower, &stat), &tree.root, Kind::Directory, &failed)?;
-                tree.implicit.push(DirectoryTime { path: Vec::new(), mtime: mtime(&stat) });
-            }
-            None => set_mode(&tree.root, 0o755, &failed)?,
-        }
+        set_mode(&tree.root, ROOT_MODE, &failed)?;
         Ok(tree)
+    }
+
+    /// The layers below, topmost first.
+    pub(super) fn lowers(&mut self) -> Result<&[Arc<OwnedFd>], LayerError> {
+        self.used.looked_below = true;
+        if self.lowers.is_none() {
+            self.lowers = Some((self.below)()?);
+        }
+        Ok(self.lowers.as_deref().unwrap_or_default())
     }
 
     pub(super) fn used(&self) -> Unpacked {
@@ -97,6 +100,7 @@ impl<'a> Tree<'a> {
     }
 
     pub(super) fn set_root_attributes(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        self.used.own_root = true;
         set_attributes(&self.root, entry, Kind::Directory)
     }
 
@@ -207,7 +211,7 @@ impl<'a> Tree<'a> {
         let found = if here.hidden() { None } else { self.find_below(&path)? };
         match found {
             Some(found) if is(&found, FileType::Directory) => {
-                let lower = below::open(&self.lowers, &found, &path).map_err(|e| failed("open directory", e))?;
+                let lower = below::open(self.lowers()?, &found, &path).map_err(|e| failed("open directory", e))?;
                 self.implicit_directory(here, name, failed)?;
                 copy_attributes((&lower, &found.stat), &here.fd, Kind::Directory, failed)?;
                 self.implicit.push(DirectoryTime { path, mtime: mtime(&found.stat) });
@@ -239,8 +243,8 @@ impl<'a> Tree<'a> {
     }
 
     /// What the layers below show at a path that is free of links.
-    pub(super) fn find_below(&self, path: &[u8]) -> Result<Option<Found>, LayerError> {
-        below::find(&self.lowers, path).map_err(|e| failed(path)("look in the layers below for", e))
+    pub(super) fn find_below(&mut self, path: &[u8]) -> Result<Option<Found>, LayerError> {
+        below::find(self.lowers()?, path).map_err(|e| failed(path)("look in the layers below for", e))
     }
 
     /// Opens a directory of the layer by a path that is free of links.
@@ -287,7 +291,7 @@ impl<'a> Tree<'a> {
         if self.used.inodes > self.limits.entries {
             return Err(LayerError::Limit { what: "number of files", limit: self.limits.entries });
         }
-        if self.used.inodes.is_multiple_of(CHECK_INODES) { self.limits.check_room(&self.root) } else { Ok(()) }
+        self.limits.charge_inode(&self.root)
     }
 
     /// Counts a file's length before it is written: a hole of a terabyte costs the disk nothing, but its readers much.
@@ -301,12 +305,7 @@ impl<'a> Tree<'a> {
 
     /// Counts bytes that were written.
     pub(super) fn charge_written(&mut self, bytes: u64) -> Result<(), LayerError> {
-        self.unchecked_bytes += bytes;
-        if self.unchecked_bytes < CHECK_BYTES {
-            return Ok(());
-        }
-        self.unchecked_bytes = 0;
-        self.limits.check_room(&self.root)
+        self.limits.charge_bytes(bytes, &self.root)
     }
 
     pub(super) fn charge_blocks(&mut self, bytes: u64) {
@@ -364,7 +363,10 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
 }
 
 pub(super) fn failed(path: &[u8]) -> impl Fn(&'static str, Errno) -> LayerError {
-    move |doing, source| LayerError::EntryIo { path: printable(path), doing, source: source.into() }
+    move |doing, source| match source {
+        Errno::NOSPC | Errno::DQUOT => LayerError::DiskFull { what: "space or inodes" },
+        _ => LayerError::EntryIo { path: printable(path), doing, source: source.into() },
+    }
 }
 
 /// openat2 takes no empty path.
@@ -410,4 +412,24 @@ pub(super) fn copy_attributes(
     set_owner(to, stat.st_uid, stat.st_gid, failed)?;
     set_mode(to, stat.st_mode, failed)?;
     xattr::copy(from, to, kind, failed)
+}
+
+/// Gives the root of a layer that does not describe its own the attributes of the one below.
+pub(crate) fn inherit_root(root: &OwnedFd, below: &OwnedFd) -> Result<(), LayerError> {
+    let failed = failed(b"/");
+    let stat = rustix::fs::fstat(below).map_err(|e| failed("look at", e))?;
+    copy_attributes((below, &stat), root, Kind::Directory, &failed)?;
+    rustix::fs::futimens(root, &times(mtime(&stat))).map_err(|e| failed("set the time of", e))
+}
+
+/// Whether two roots have the same attributes; without `other`, whether it is as one that no layer describes.
+pub(crate) fn same_root(root: &OwnedFd, other: Option<&OwnedFd>) -> Result<bool, LayerError> {
+    let look = |fd: &OwnedFd| {
+        let failed = failed(b"/");
+        let stat = rustix::fs::fstat(fd).map_err(|e| failed("look at", e))?;
+        let mut xattrs = xattr::read(fd, Kind::Directory, &failed)?;
+        xattrs.sort();
+        Ok((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, mtime(&stat), xattrs))
+    };
+    Ok(look(root)? == other.map_or(Ok((ROOT_MODE, 0, 0, (0, 0), Vec::new())), look)?)
 }

@@ -12,6 +12,9 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 /// Longest value in Linux (`XATTR_SIZE_MAX`).
 const MAX_VALUE_LEN: usize = 64 << 10;
 
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// File capabilities, access control lists and the user's own attributes are part of an image. Everything else is not:
 /// `trusted.overlay.*` and `user.overlay.*` would steer overlayfs (a redirect leads anywhere on the lower file systems),
 /// security labels belong to the host's policy.
@@ -47,12 +50,17 @@ pub(super) fn set(
 
 /// Copies what a layer may have set from a file of a layer below.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, kind: Kind, failed: Failed<'_>) -> Result<(), LayerError> {
+    set(to, &read(from, kind, failed)?, kind, failed)
+}
+
+/// Those that a layer may have set.
+pub(super) fn read(from: &OwnedFd, kind: Kind, failed: Failed<'_>) -> Result<Xattrs, LayerError> {
     let read = |e| failed("read extended attributes", e);
     // XATTR_LIST_MAX: a longer list cannot exist.
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::flistxattr(from, &mut names[..]) {
         Ok(len) => len,
-        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Err(e) => return Err(read(e)),
     };
     let mut xattrs = Vec::new();
@@ -62,7 +70,7 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, kind: Kind, failed: Failed<'_>)
         value.truncate(len);
         xattrs.push((name.to_vec(), value));
     }
-    set(to, &xattrs, kind, failed)
+    Ok(xattrs)
 }
 
 pub(super) fn set_opaque(directory: &OwnedFd, failed: Failed<'_>) -> Result<(), LayerError> {

@@ -53,8 +53,9 @@ fn check(file: &Path) -> bool {
         eprintln!("{error}");
     }
     if manifest.errors.is_empty() {
-        let names: Vec<String> = manifest.pods.iter().map(|parsed| pod::full_name(&parsed.pod)).collect();
-        println!("{name}: ok: {}", names.join(", "));
+        let pods = manifest.pods.iter().map(|parsed| pod::full_name(&parsed.pod));
+        let secrets = manifest.secrets.iter().map(|secret| format!("secret {}_{}", secret.name, secret.namespace));
+        println!("{name}: ok: {}", pods.chain(secrets).collect::<Vec<_>>().join(", "));
     }
     manifest.errors.is_empty()
 }
@@ -80,10 +81,24 @@ mod tests {
         let good = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: busybox}]}\n";
         std::fs::write(dir.path().join("a.yaml"), good).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "not a manifest").unwrap();
+        let secret = "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata: {name: s}\nstringData: {.dockerconfigjson: '{\"auths\": {\"r.example\": {\"auth\": \"YTpi\"}}}'}\n";
+        std::fs::write(dir.path().join("s.yaml"), secret).unwrap();
         assert_eq!(run(CheckArgs { paths: vec![dir.path().into()] }).unwrap(), 0);
         std::fs::write(dir.path().join("b.yml"), good.replace("image", "imgae")).unwrap();
         assert_eq!(run(CheckArgs { paths: vec![dir.path().into()] }).unwrap(), WRONG);
         assert_eq!(run(CheckArgs { paths: vec!["/nowhere.yaml".into()] }).unwrap(), WRONG);
+    }
+
+    #[test]
+    fn a_secret_for_images_is_right_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret.yaml");
+        let good = "apiVersion: v1\nkind: Secret\nmetadata: {name: registry}\ntype: kubernetes.io/dockerconfigjson\n\
+                    stringData: {.dockerconfigjson: '{\"auths\": {\"r.example\": {\"username\": \"u\", \"password\": \"p\"}}}'}\n";
+        std::fs::write(&file, good).unwrap();
+        assert_eq!(run(CheckArgs { paths: vec![file.clone()] }).unwrap(), 0);
+        std::fs::write(&file, good.replace("kubernetes.io/dockerconfigjson", "Opaque")).unwrap();
+        assert_eq!(run(CheckArgs { paths: vec![file] }).unwrap(), WRONG);
     }
 
     #[test]

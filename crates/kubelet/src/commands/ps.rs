@@ -8,10 +8,21 @@ use crate::duration::human_age;
 use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use pod::reasons;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const HEAD: [&str; 10] =
     ["NAMESPACE", "POD", "READY", "STATUS", "CONTAINER", "STATE", "RESTARTS", "AGE", "IP", "IMAGE"];
+/// Reasons of a container that waits and whose image may be what it waits for.
+const MAY_WAIT_FOR_IMAGE: [&str; 6] = [
+    reasons::CONTAINER_CREATING,
+    reasons::POD_INITIALIZING,
+    reasons::ERR_IMAGE_PULL,
+    reasons::IMAGE_PULL_BACK_OFF,
+    reasons::REGISTRY_UNAVAILABLE,
+    "Waiting",
+];
 /// What `-o wide` adds.
 const WIDE: [&str; 3] = ["TYPE", "CONTAINER ID", "POD UID"];
 
@@ -27,19 +38,37 @@ pub(crate) async fn run(args: PsArgs) -> Result<u8> {
     }
     let pods = super::pods(&client).await?;
     let manifests: Vec<server::ManifestStatus> = client.get_json("/manifests").await?;
+    let pulls: Vec<server::ImagePull> = client.get_json("/images/pulls").await?;
     let wanted = |pod: &&Pod| args.namespace.as_deref().is_none_or(|namespace| namespace == pod_namespace(pod));
     let pods: Vec<&Pod> = pods.iter().filter(wanted).collect();
-    print!("{}{}", render(&pods, args.output, Timestamp::now()), complaints(&manifests));
+    print!("{}{}", render(&pods, args.output, &Moment::new(Timestamp::now(), &pulls)), complaints(&manifests));
     Ok(0)
 }
 
-fn render(pods: &[&Pod], output: Option<Output>, now: Timestamp) -> String {
+/// What a pod's own words do not tell.
+struct Moment {
+    now: Timestamp,
+    /// The images that are being pulled, by their full names, with how far they are.
+    pulls: BTreeMap<String, String>,
+}
+
+impl Moment {
+    fn new(now: Timestamp, pulls: &[server::ImagePull]) -> Self {
+        let text = |pull: &server::ImagePull| match pull.percent() {
+            Some(percent) => format!("pulling {percent} %"),
+            None => "pulling".to_owned(),
+        };
+        Self { now, pulls: pulls.iter().map(|pull| (pull.reference.clone(), text(pull))).collect() }
+    }
+}
+
+fn render(pods: &[&Pod], output: Option<Output>, moment: &Moment) -> String {
     if pods.is_empty() {
         return "no pods\n".to_owned();
     }
     let head: Vec<String> = HEAD.iter().chain(&WIDE).map(|title| (*title).to_owned()).collect();
     let mut rows = vec![head];
-    rows.extend(pods.iter().flat_map(|pod| pod_rows(pod, now)));
+    rows.extend(pods.iter().flat_map(|pod| pod_rows(pod, moment)));
     if output != Some(Output::Wide) {
         rows.iter_mut().for_each(|row| row.truncate(HEAD.len()));
     }
@@ -62,7 +91,7 @@ fn complaints(manifests: &[server::ManifestStatus]) -> String {
 }
 
 /// A row for each container, in the order in which they start.
-fn pod_rows(pod: &Pod, now: Timestamp) -> Vec<Vec<String>> {
+fn pod_rows(pod: &Pod, moment: &Moment) -> Vec<Vec<String>> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let status = pod.status.as_ref();
     let statuses = |init: bool| {
@@ -86,9 +115,9 @@ fn pod_rows(pod: &Pod, now: Timestamp) -> Vec<Vec<String>> {
                 &format!("{ready}/{total}"),
                 &text,
                 &container.name,
-                &found.map_or_else(|| "Waiting".to_owned(), state),
+                &state(container, found, moment),
                 &found.map_or(0, |status| status.restart_count).to_string(),
-                &age(pod, found, now),
+                &age(pod, found, moment.now),
                 ip,
                 container.image.as_deref().unwrap_or_default(),
                 kind,
@@ -105,8 +134,8 @@ fn find<'a>(statuses: &'a [ContainerStatus], container: &Container) -> Option<&'
     statuses.iter().find(|status| status.name == container.name)
 }
 
-fn state(status: &ContainerStatus) -> String {
-    let Some(state) = &status.state else { return "Waiting".into() };
+fn state(container: &Container, status: Option<&ContainerStatus>, moment: &Moment) -> String {
+    let Some(state) = status.and_then(|status| status.state.as_ref()) else { return "Waiting".into() };
     if state.running.is_some() {
         return "Running".into();
     }
@@ -114,7 +143,12 @@ fn state(status: &ContainerStatus) -> String {
         let reason = terminated.reason.as_deref().unwrap_or("Exited");
         return format!("{reason} ({})", terminated.exit_code);
     }
-    state.waiting.as_ref().and_then(|waiting| waiting.reason.clone()).unwrap_or_else(|| "Waiting".into())
+    let reason = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref()).unwrap_or("Waiting");
+    let pull = container.image.as_deref().filter(|_| MAY_WAIT_FOR_IMAGE.contains(&reason)).and_then(|image| {
+        let name = pod::image_name::normalize(image).ok()?;
+        moment.pulls.get(&name).cloned()
+    });
+    pull.unwrap_or_else(|| reason.to_owned())
 }
 
 /// How long a running container runs; else how long the pod is known.
@@ -152,9 +186,9 @@ mod tests {
 
     #[test]
     fn every_container_has_a_row_in_the_order_of_their_start() {
-        let now: Timestamp = "2026-01-01T00:01:40Z".parse().unwrap();
+        let now = Moment::new("2026-01-01T00:01:40Z".parse().unwrap(), &[]);
         let running = pod(json!({"running": {"startedAt": "2026-01-01T00:00:40Z"}}));
-        let out = render(&[&running], None, now);
+        let out = render(&[&running], None, &now);
         let rows = cells(&out);
         assert_eq!(rows[0], HEAD);
         let of_pod = ["default", "web-n1", "2/2", "Running"];
@@ -166,7 +200,7 @@ mod tests {
             assert_eq!(*row, [&of_pod[..], &rest[..]].concat());
         }
         assert_eq!(rows.len(), 4);
-        let out = render(&[&running], Some(Output::Wide), now);
+        let out = render(&[&running], Some(Output::Wide), &now);
         let wide = cells(&out);
         assert_eq!(wide[1][10..], ["init", "x://1", "u1"]);
         assert_eq!(wide[2][10..], ["sidecar", "-", "u1"]);
@@ -175,12 +209,34 @@ mod tests {
 
     #[test]
     fn states_say_why() {
-        let now = Timestamp::UNIX_EPOCH;
+        let now = &Moment::new(Timestamp::UNIX_EPOCH, &[]);
         let waiting = pod(json!({"waiting": {"reason": "CrashLoopBackOff"}}));
         assert!(render(&[&waiting], None, now).contains("CrashLoopBackOff   3"));
         let terminated = pod(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
         assert!(render(&[&terminated], None, now).contains("OOMKilled (137)"));
         assert_eq!(render(&[], None, now), "no pods\n");
+    }
+
+    #[test]
+    fn who_waits_for_an_image_sees_how_far_it_is() {
+        let pull = |reference: &str, total_bytes| server::ImagePull {
+            reference: format!("docker.io/library/{reference}"),
+            done_bytes: 43,
+            total_bytes,
+            layers: Vec::new(),
+        };
+        let shown = |reason: &str, pulls: &[server::ImagePull]| {
+            let pod = pod(json!({"waiting": {"reason": reason}}));
+            let out = render(&[&pod], None, &Moment::new(Timestamp::UNIX_EPOCH, pulls));
+            cells(&out)[3][5].to_owned()
+        };
+        let (known, unknown) = (pull("nginx:latest", Some(100)), pull("nginx:latest", None));
+        for reason in ["ContainerCreating", "ErrImagePull", "ImagePullBackOff"] {
+            assert_eq!(shown(reason, &[pull("other:latest", None)]), reason);
+            assert_eq!(shown(reason, std::slice::from_ref(&known)), "pulling 43 %");
+            assert_eq!(shown(reason, std::slice::from_ref(&unknown)), "pulling");
+        }
+        assert_eq!(shown("CrashLoopBackOff", &[known]), "CrashLoopBackOff");
     }
 
     #[test]

@@ -43,6 +43,19 @@ pub(crate) struct ConfigFile {
     pub(crate) runtime_request_timeout: Option<Duration>,
     pub(crate) cgroup_driver: Option<String>,
     pub(crate) crash_loop_back_off: CrashLoopBackOff,
+    pub(crate) serialize_image_pulls: Option<bool>,
+    pub(crate) max_parallel_image_pulls: Option<i32>,
+    #[serde(rename = "registryPullQPS")]
+    pub(crate) registry_pull_qps: Option<i32>,
+    pub(crate) registry_burst: Option<i32>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub(crate) image_gc_high_threshold_percent: Option<i32>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub(crate) image_gc_low_threshold_percent: Option<i32>,
+    #[serde(rename = "imageMinimumGCAge", deserialize_with = "go_duration")]
+    pub(crate) image_minimum_gc_age: Option<Duration>,
+    #[serde(rename = "imageMaximumGCAge", deserialize_with = "go_duration")]
+    pub(crate) image_maximum_gc_age: Option<Duration>,
 }
 
 /// How long a container that keeps failing waits.
@@ -91,10 +104,6 @@ const NOT_YET: &[&str] = &[
     "failSwapOn",
     "featureGates",
     "hairpinMode",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
@@ -108,7 +117,6 @@ const NOT_YET: &[&str] = &[
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
-    "maxParallelImagePulls",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap",
@@ -128,14 +136,11 @@ const NOT_YET: &[&str] = &[
     "qosReserved",
     "registerNode",
     "registerWithTaints",
-    "registryBurst",
-    "registryPullQPS",
     "reservedMemory",
     "reservedSystemCPUs",
     "rotateCertificates",
     "runOnce",
     "seccompDefault",
-    "serializeImagePulls",
     "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
@@ -227,6 +232,17 @@ mod tests {
         assert_eq!(file.read_only_port, Some(10255));
         assert_eq!(file.resolv_conf, Some("".into()));
         assert_eq!(file.static_pod_url_header["a"], ["b", "c"]);
+        let file = parse(
+            "serializeImagePulls: false\nmaxParallelImagePulls: 4\nregistryPullQPS: 0\nregistryBurst: 7\n\
+             imageGCHighThresholdPercent: 90\nimageGCLowThresholdPercent: 70\nimageMinimumGCAge: 1m\nimageMaximumGCAge: 24h\n",
+        )
+        .unwrap();
+        assert_eq!((file.serialize_image_pulls, file.max_parallel_image_pulls), (Some(false), Some(4)));
+        assert_eq!((file.registry_pull_qps, file.registry_burst), (Some(0), Some(7)));
+        let percents = (file.image_gc_high_threshold_percent, file.image_gc_low_threshold_percent);
+        assert_eq!(percents, (Some(90), Some(70)));
+        assert_eq!(file.image_minimum_gc_age, Some(Duration::from_secs(60)));
+        assert_eq!(file.image_maximum_gc_age, Some(Duration::from_secs(86_400)));
     }
 
     #[test]
@@ -234,6 +250,9 @@ mod tests {
         for (body, expected) in [
             ("evictionHard: {memory.available: 1Mi}\n", "evictionHard: not supported yet"),
             ("staticPodPaht: x\n", "staticPodPaht: unknown field"),
+            ("imagePullCredentialsVerificationPolicy: NeverVerify\n", "not supported yet"),
+            ("imageGCHighThresholdPercent: 85%\n", "imageGCHighThresholdPercent"),
+            ("imageMinimumGCAge: 5\n", "imageMinimumGCAge"),
             ("readOnlyPort: 70000\n", "readOnlyPort"),
             ("fileCheckFrequency: 20\n", "fileCheckFrequency"),
             ("crashLoopBackOff: {maxContainerRestartPeriod: 5}\n", "crashLoopBackOff.maxContainerRestartPeriod"),

@@ -2,7 +2,6 @@
 
 use super::core::Core;
 use super::ledger::Flight;
-use super::retry::Retry;
 use super::telling::{self, tell};
 use super::{PodMachine, Stage, State, hooks, probing};
 use crate::{
@@ -52,14 +51,14 @@ impl PodMachine {
         let now_ms = self.core.now.mono_ms;
         let State::Syncing(syncing) = &mut self.state else { return };
         syncing.is_set_up = matches!(outcome, Outcome::Ok(_));
-        settle(&mut syncing.set_up, outcome, now_ms);
+        syncing.set_up.settle(now_ms, outcome);
     }
 
     fn was_torn_down(&mut self, outcome: Outcome) {
         let now_ms = self.core.now.mono_ms;
         let State::Terminated(terminated) = &mut self.state else { return };
         terminated.torn_down = matches!(outcome, Outcome::Ok(_));
-        settle(&mut terminated.tear_down, outcome, now_ms);
+        terminated.tear_down.settle(now_ms, outcome);
         if !terminated.torn_down {
             // What is in its way may have come to life since the runtime was last asked.
             terminated.tear_down.doubt(now_ms);
@@ -67,17 +66,12 @@ impl PodMachine {
     }
 
     fn image_ensured(&mut self, container: &str, flight: &Flight, outcome: Outcome) {
-        let now_ms = self.core.now.mono_ms;
         let Some(index) = self.core.plan.containers.iter().position(|plan| plan.name == container) else { return };
         let State::Syncing(syncing) = &mut self.state else { return };
         if self.core.plan.containers[index].hash != flight.hash {
             return; // the image of a plan that is not followed any more
         }
-        let slot = &mut syncing.slots[index];
-        match outcome {
-            Outcome::Ok(Done::Image { image_ref }) => slot.image_resolved(image_ref),
-            outcome => settle(&mut slot.pull, outcome, now_ms),
-        }
+        syncing.image_ensured(&self.core, index, outcome);
     }
 
     fn sandbox_run(&mut self, attempt: u32, outcome: Outcome) {
@@ -153,37 +147,29 @@ fn ended(core: &mut Core, flight: &Flight, outcome: Outcome, actions: &mut Vec<A
             let Some(known) = record.container(container_id) else { return };
             match outcome {
                 Outcome::Ok(_) if known.alive() => known.retry.unconfirmed(now.mono_ms),
-                outcome => settle(&mut known.retry, outcome, now.mono_ms),
+                outcome => known.retry.settle(now.mono_ms, outcome),
             }
         }
         Effect::RemoveContainer { container_id } => {
             if gone || matches!(outcome, Outcome::Ok(_)) {
                 record.container_gone(container_id, now);
             } else if let Some(known) = record.container(container_id) {
-                settle(&mut known.retry, outcome, now.mono_ms);
+                known.retry.settle(now.mono_ms, outcome);
             }
         }
         Effect::StopSandbox { sandbox_id } if !gone => {
             let Some(known) = record.sandbox(sandbox_id) else { return };
             known.stopped |= matches!(outcome, Outcome::Ok(_));
-            settle(&mut known.retry, outcome, now.mono_ms);
+            known.retry.settle(now.mono_ms, outcome);
         }
         Effect::StopSandbox { sandbox_id } | Effect::RemoveSandbox { sandbox_id } => {
             if gone || matches!(outcome, Outcome::Ok(_)) {
                 record.sandbox_gone(sandbox_id, now);
             } else if let Some(known) = record.sandbox(sandbox_id) {
-                settle(&mut known.retry, outcome, now.mono_ms);
+                known.retry.settle(now.mono_ms, outcome);
             }
         }
         _ => {}
-    }
-}
-
-fn settle(retry: &mut Retry, outcome: Outcome, now_ms: u64) {
-    match outcome {
-        Outcome::Ok(_) => retry.succeeded(),
-        Outcome::Failed(failure) => retry.failed(now_ms, failure),
-        Outcome::Unknown => retry.unknown(now_ms),
     }
 }
 

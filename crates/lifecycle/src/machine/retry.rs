@@ -1,7 +1,7 @@
 //! One thing that is tried until it works.
 
 use crate::backoff::{Backoff, Policy};
-use crate::{Failure, Millis};
+use crate::{Failure, Millis, Outcome};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Retry {
@@ -41,9 +41,22 @@ impl Retry {
         self.backoff.due_ms(self.backoff.stepped_ms())
     }
 
+    /// When the last try ended that failed.
+    pub(crate) fn failed_ms(&self) -> Millis {
+        self.backoff.stepped_ms()
+    }
+
     /// The middle of the delay that runs.
     pub(crate) fn half_ms(&self) -> Millis {
         self.backoff.stepped_ms() + self.backoff.delay_ms() / 2
+    }
+
+    pub(crate) fn settle(&mut self, now_ms: Millis, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok(_) => self.succeeded(),
+            Outcome::Failed(failure) => self.failed(now_ms, failure),
+            Outcome::Unknown => self.unknown(now_ms),
+        }
     }
 
     pub(crate) fn failed(&mut self, now_ms: Millis, failure: Failure) {

@@ -8,7 +8,11 @@ use crate::{ContainerPlan, Failure, Millis, PullPolicy};
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) image: Image,
+    /// Of making the image present. Of the containers of one image that of the first one counts for all: an image that
+    /// cannot be had is not asked for once more for each of them.
     pub(crate) pull: Retry,
+    /// The failed pull, by its time, of whose back-off people were told.
+    pub(crate) told_pull_ms: Option<Millis>,
     /// Of restarts after an exit.
     pub(crate) crash: Backoff,
     /// The attempt for which the back-off last grew.
@@ -40,6 +44,7 @@ impl Slot {
         Slot {
             image,
             pull: Retry::new(pace),
+            told_pull_ms: None,
             crash: Backoff::new(CRASH.at_most(max_restart_delay_ms)),
             paced_attempt: None,
             told_attempt: None,
@@ -48,9 +53,8 @@ impl Slot {
         }
     }
 
-    pub(crate) fn image_resolved(&mut self, image_ref: String) {
-        self.image = Image::Resolved(image_ref);
-        self.pull.succeeded();
+    pub(crate) fn wants_image(&self) -> bool {
+        !matches!(self.image, Image::Resolved(_))
     }
 
     pub(crate) fn started(&mut self, policy: PullPolicy) {

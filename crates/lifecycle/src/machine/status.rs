@@ -4,7 +4,7 @@ use super::core::Core;
 use super::order::{self, Fate, Outlook, Verdict};
 use super::record::Container;
 use super::slot::Slot;
-use super::syncing::Syncing;
+use super::syncing::{Syncing, is_pull_failure};
 use super::{PodMachine, Stage, State};
 use crate::backoff::go_duration;
 use crate::{
@@ -178,8 +178,8 @@ fn waits(view: &View, syncing: &Syncing, index: usize) -> Option<(WaitingReason,
     if core.now.mono_ms < due_ms {
         return Some((WaitingReason::CrashLoopBackOff, crash_message(core, plan, slot)));
     }
-    if let Some(failure) = &slot.pull.failure {
-        return Some(image_trouble(core, plan, slot, failure));
+    if let Some(failure) = syncing.image_failure(&core.plan.containers, index) {
+        return Some(image_trouble(core, syncing, index, failure));
     }
     let failed = slot.start.failure.as_ref().or(syncing.sandbox.failure.as_ref()).or(syncing.set_up.failure.as_ref());
     let Some(failure) = failed else {
@@ -218,8 +218,10 @@ fn crash_message(core: &Core, plan: &ContainerPlan, slot: &Slot) -> String {
 }
 
 /// The error itself for the first half of the back-off, then the back-off, as people know it from every kubelet.
-fn image_trouble(core: &Core, plan: &ContainerPlan, slot: &Slot, failure: &Failure) -> (WaitingReason, String) {
-    if core.now.mono_ms >= slot.pull.half_ms() && is_pull_failure(&failure.reason) {
+fn image_trouble(core: &Core, syncing: &Syncing, index: usize, failure: &Failure) -> (WaitingReason, String) {
+    let plan = &core.plan.containers[index];
+    let half_ms = syncing.pull_of(&core.plan.containers, index).half_ms();
+    if core.now.mono_ms >= half_ms && is_pull_failure(&failure.reason) {
         let message = format!("Back-off pulling image \"{}\": {}: {}", plan.image, failure.reason, failure.message);
         (WaitingReason::ImagePullBackOff, message)
     } else {
@@ -356,17 +358,15 @@ fn problem<'a>(view: &View<'a>) -> Option<&'a Failure> {
                 Some(Outlook::Going(verdicts)) => matches!(verdicts[*index], Verdict::Start { .. }),
                 _ => false,
             };
-            let slots = (0..syncing.slots.len()).filter(starts).map(|index| &syncing.slots[index]);
-            let mut failed = slots.filter_map(|slot| slot.pull.failure.as_ref().or(slot.start.failure.as_ref()));
+            let failure = |index: usize| {
+                let image = syncing.image_failure(&core.plan.containers, index);
+                image.or(syncing.slots[index].start.failure.as_ref())
+            };
+            let mut failed = (0..syncing.slots.len()).filter(starts).filter_map(failure);
             syncing.set_up.failure.as_ref().or(syncing.sandbox.failure.as_ref()).or_else(|| failed.next())
         }
         State::Terminated(terminated) => terminated.tear_down.failure.as_ref(),
         State::Waiting | State::Terminating(_) | State::Finished => None,
     };
     own.or_else(runtime).or(core.look.failure.as_ref())
-}
-
-/// Failures of looking for an image that a later look may not share, and that are no failed pull.
-fn is_pull_failure(reason: &str) -> bool {
-    !matches!(reason, reasons::ERR_IMAGE_NEVER_PULL | reasons::INVALID_IMAGE_NAME | reasons::IMAGE_INSPECT_ERROR)
 }

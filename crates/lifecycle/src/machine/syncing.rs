@@ -10,7 +10,11 @@ use super::stopping::{Order, Stop};
 use super::telling::{self, Why, tell};
 use super::{hooks, probing, restart_all};
 use crate::backoff::RETRY;
-use crate::{Action, ContainerKind, ContainerPlan, Effect, Millis, ObservedState, Phase, PodPlan, RestartPolicy};
+use crate::{
+    Action, ContainerKind, ContainerPlan, Done, Effect, Failure, Millis, ObservedState, Outcome, Phase, PodPlan,
+    PullPolicy, RestartPolicy,
+};
+use pod::reasons;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Syncing {
@@ -171,7 +175,8 @@ impl Syncing {
         }
         match verdict {
             Verdict::Start { due_ms, .. } => {
-                due_ms <= core.now.mono_ms && slot.pull.failure.is_none() && slot.start.failure.is_none()
+                let image_failed = self.image_failure(&core.plan.containers, index).is_some();
+                due_ms <= core.now.mono_ms && !image_failed && slot.start.failure.is_none()
             }
             Verdict::Alive => core
                 .record
@@ -191,18 +196,45 @@ impl Syncing {
         {
             slot.image = Image::Resolved(newest.seen.image_ref.clone());
         }
-        let subject = Subject::Image(plan.name.clone());
-        if matches!(slot.image, Image::Resolved(_)) || core.ledger.busy(&subject) {
+        if !slot.wants_image() || asks_for_image(core, index) {
             return;
         }
-        if slot.pull.failure.is_some() && core.now.mono_ms < slot.pull.half_ms() {
-            // The report turns from the error to the back-off.
-            core.wake(slot.pull.half_ms());
+        let pull = self.pull_of(&core.plan.containers, index);
+        if let Some(failure) = &pull.failure
+            && is_pull_failure(&failure.reason)
+        {
+            if core.now.mono_ms < pull.half_ms() {
+                // The report turns from the error to the back-off.
+                core.wake(pull.half_ms());
+            } else if core.now.mono_ms < pull.due_ms() && self.slots[index].told_pull_ms != Some(pull.failed_ms()) {
+                self.slots[index].told_pull_ms = Some(pull.failed_ms());
+                telling::pull_back_off(&core.plan.containers[index], actions);
+            }
         }
-        if core.passes(core.gate(&slot.pull)) {
+        let pull = self.pull_of(&core.plan.containers, index);
+        if core.passes(core.gate(pull)) {
             let container = core.plan.containers[index].name.clone();
+            let subject = Subject::Image(container.clone());
             core.emit(Effect::EnsureImage { container }, subject, actions);
         }
+    }
+
+    /// How it goes with the image of a container.
+    pub(crate) fn pull_of(&self, plans: &[ContainerPlan], index: usize) -> &Retry {
+        &self.slots[first_of_image(plans, index)].pull
+    }
+
+    pub(crate) fn image_ensured(&mut self, core: &Core, index: usize, outcome: Outcome) {
+        if let Outcome::Ok(Done::Image { image_ref }) = &outcome {
+            self.slots[index].image = Image::Resolved(image_ref.clone());
+        }
+        let first = first_of_image(&core.plan.containers, index);
+        self.slots[first].pull.settle(core.now.mono_ms, outcome);
+    }
+
+    /// Why the image that a container waits for is not there.
+    pub(crate) fn image_failure(&self, plans: &[ContainerPlan], index: usize) -> Option<&Failure> {
+        self.pull_of(plans, index).failure.as_ref().filter(|_| self.slots[index].wants_image())
     }
 
     fn start(&mut self, core: &mut Core, (index, attempt): (usize, u32), actions: &mut Vec<Action>) {
@@ -280,6 +312,34 @@ impl Syncing {
     pub(crate) fn images_changed(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.pull.hurry());
     }
+}
+
+/// The first container of the pod that has the same image, and asks for it in the same way.
+fn first_of_image(plans: &[ContainerPlan], index: usize) -> usize {
+    plans.iter().position(|plan| shares_image(plan, &plans[index])).unwrap_or(index)
+}
+
+/// What may not be pulled is looked for at a pace of its own.
+fn shares_image(plan: &ContainerPlan, other: &ContainerPlan) -> bool {
+    let pulls = |plan: &ContainerPlan| plan.pull_policy != PullPolicy::Never;
+    plan.image == other.image && pulls(plan) == pulls(other)
+}
+
+/// Whether this container's image is being made present, for it or for another one.
+fn asks_for_image(core: &Core, index: usize) -> bool {
+    let plan = &core.plan.containers[index];
+    core.ledger.iter().any(|flight| match &flight.effect {
+        Effect::EnsureImage { container } => {
+            let other = core.plan.containers.iter().find(|other| other.name == *container);
+            *container == plan.name || !flight.cancelled && other.is_some_and(|other| shares_image(other, plan))
+        }
+        _ => false,
+    })
+}
+
+/// Failures that a back-off is told of: the others are no failed pull, and the next look may show something else.
+pub(crate) fn is_pull_failure(reason: &str) -> bool {
+    !matches!(reason, reasons::ERR_IMAGE_NEVER_PULL | reasons::INVALID_IMAGE_NAME | reasons::IMAGE_INSPECT_ERROR)
 }
 
 /// Stops what runs and should not: strangers, old attempts, changed containers, those outside the pod's sandbox; and goes

@@ -1,7 +1,7 @@
 //! What people are told of a pod's life, in the words that every kubelet uses.
 
 use super::core::Core;
-use crate::{Action, Event, ProbeKind, Severity};
+use crate::{Action, ContainerPlan, Event, ProbeKind, Severity};
 use pod::reasons;
 
 /// The message of a pod that ran for too long.
@@ -47,6 +47,14 @@ pub(crate) fn back_off(core: &Core, container: &str) -> Event {
     let message =
         format!("Back-off restarting failed container {container} in pod {}({})", core.plan.full_name, core.plan.uid);
     of_container(Severity::Warning, reasons::BACK_OFF, container, message)
+}
+
+/// Of an image that cannot be had.
+pub(crate) fn pull_back_off(plan: &ContainerPlan, actions: &mut Vec<Action>) {
+    let waits = format!("Back-off pulling image \"{}\"", plan.image);
+    tell(of_container(Severity::Normal, reasons::BACK_OFF, &plan.name, waits), actions);
+    let error = format!("Error: {}", reasons::IMAGE_PULL_BACK_OFF);
+    tell(of_container(Severity::Warning, reasons::FAILED, &plan.name, error), actions);
 }
 
 pub(crate) fn sandbox_changed() -> Event {

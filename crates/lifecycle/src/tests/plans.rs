@@ -2,7 +2,8 @@
 //!
 //! First the pod's policy, `@` its grace; then the containers: `a*` pulls always, `a-` never; after the colon what it has:
 //! `init`, `sidecar`; `never`, `onfailure`, `always`; `post`, `pre`; `startup`, `live`, `ready` (`xN`: N failures in a row
-//! count, `/MS`: a grace of its own); `all=CODE`, `again=CODE`, `all!CODE` (any other code): rules.
+//! count, `/MS`: a grace of its own); `all=CODE`, `again=CODE`, `all!CODE` (any other code): rules; `of=NAME`: the image of
+//! that container.
 //! `host` puts it into the machine's network, `deadline=MS` limits its time, `hold=MS` its back-off, `gen=N` is its generation.
 
 use crate::*;
@@ -75,6 +76,10 @@ fn container(word: &str, of_pod: RestartPolicy) -> ContainerPlan {
 fn give(plan: &mut ContainerPlan, word: &str) {
     if let Some(policy) = policy_of(word) {
         plan.restart = policy;
+        return;
+    }
+    if let Some(other) = word.strip_prefix("of=") {
+        plan.image = format!("image-{other}");
         return;
     }
     if let Some((action, operator, codes)) = rule_of(word) {

@@ -174,6 +174,65 @@ fn rule_11_image_back_off() {
 }
 
 #[test]
+fn rule_11_the_back_off_of_an_image_is_told_when_it_begins_and_once() {
+    let mut script = Script::new("Always a");
+    script.run(
+        "1001 see                         =>
+         1002 admit                       => set_up, image a
+         1003 failed:ErrImagePull image a =>
+         6003 tick                        => tell BackOff, tell Failed",
+    );
+    let mut actions = Vec::new();
+    script.machine.handle(now(7_000), Input::Tick, &mut actions);
+    assert_eq!(actions, []);
+    script.run(
+        "11003 tick                        => image a
+         11004 failed:ErrImagePull image a =>
+         21004 tick                        => tell BackOff, tell Failed
+         31004 tick                        => image a
+         31005 ok image a                  =>
+         31005 is a ContainerCreating",
+    );
+}
+
+#[test]
+fn rule_11_containers_of_one_image_share_its_back_off() {
+    Script::new("Always a b:of=a c").run(
+        "1001 see                         =>
+         1002 admit                       => set_up, image a, image c
+         1003 ok image c                  =>
+         1003 failed:ErrImagePull image a =>
+         1003 is a ErrImagePull
+         1003 is b ErrImagePull
+         1003 is c ContainerCreating
+         6003 tick                        => tell BackOff, tell Failed, tell BackOff, tell Failed
+         6003 is b ImagePullBackOff
+        11003 tick                        => image a
+        11004 failed:ErrImagePull image a =>
+        31003 tick                        =>
+        31004 tick                        => image a
+        31005 ok image a                  => image b
+        31005 is b ContainerCreating
+        31006 ok image b                  =>",
+    );
+}
+
+#[test]
+fn rule_11_who_may_pull_does_not_wait_for_who_may_not() {
+    Script::new("Always a-:of=x b:of=x").run(
+        "1001 see                              =>
+         1002 admit                            => set_up, image a, image b
+         1003 failed:ErrImageNeverPull image a =>
+         1003 is a ErrImageNeverPull
+         1004 ok image b                       =>
+         1004 is b ContainerCreating
+        11003 tick                             => image a
+        11004 ok image a                       =>
+        11004 is a ContainerCreating",
+    );
+}
+
+#[test]
 fn rule_11_an_image_that_may_not_be_pulled_is_looked_for_every_ten_seconds() {
     Script::new("Always a-").run(
         "1001 see                              =>

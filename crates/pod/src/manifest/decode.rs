@@ -1,11 +1,11 @@
-//! Plain values to a typed pod: every unknown field and every wrong type, with its path.
+//! Plain values to a typed object: every unknown field and every wrong type, with its path.
 
 use super::MAX_ERRORS_PER_DOCUMENT;
 use crate::field::FieldError;
-use k8s_openapi::api::core::v1::Pod;
-use serde::Deserialize;
 use serde::de::value::{Error as StopError, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 use std::cell::Cell;
@@ -16,15 +16,15 @@ const LISTED_NAMES: usize = 12;
 /// Letters from which on a word may be the beginning of a field's name.
 const BEGUN_MIN: usize = 4;
 
-/// Longest list in a pod. A typed container is a hundred times larger than the two bytes that can stand for it in the text, so
+/// Longest list in an object. A typed container is a hundred times larger than the two bytes that can stand for it in the text, so
 /// lists are bounded before they become typed.
 const MAX_LIST: usize = 5_000;
 
 /// What became of a value.
-pub(super) struct Decoded {
-    pub pod: Option<Pod>,
+pub(super) struct Decoded<T> {
+    pub object: Option<T>,
     pub errors: Vec<FieldError>,
-    /// Paths of wrong types: the pod lacks what stood there.
+    /// Paths of wrong types: the object lacks what stood there.
     pub taken_out: Vec<String>,
 }
 
@@ -35,25 +35,25 @@ enum Step {
     Index(usize),
 }
 
-/// Decodes a pod. Decoding stops at the first wrong type, so what is wrong is taken out and decoding is tried again.
-pub(super) fn pod(mut value: Value) -> Decoded {
+/// Decodes an object. Decoding stops at the first wrong type, so what is wrong is taken out and decoding is tried again.
+pub(super) fn object<T: DeserializeOwned>(mut value: Value) -> Decoded<T> {
     let (mut errors, mut taken_out) = (Vec::new(), Vec::new());
     if let Some(error) = too_long(&value, &mut Vec::new()) {
-        return Decoded { pod: None, errors: vec![error], taken_out };
+        return Decoded { object: None, errors: vec![error], taken_out };
     }
     while errors.len() <= MAX_ERRORS_PER_DOCUMENT {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let deserializer = serde_path_to_error::Deserializer::new(&value, &mut track);
-        let result: Result<Pod, serde_json::Error> =
+        let result: Result<T, serde_json::Error> =
             serde_ignored::deserialize(deserializer, |path| unknown.push(ignored_steps(&path)));
         match result {
-            Ok(pod) => {
+            Ok(object) => {
                 let told = unknown.len().min(MAX_ERRORS_PER_DOCUMENT);
-                errors.extend(unknown[..told].iter().map(|steps| unknown_field(steps)));
+                errors.extend(unknown[..told].iter().map(|steps| unknown_field::<T>(steps)));
                 // These will only be counted, so nobody reads a suggestion, which costs much more than the rest.
                 errors.extend(unknown[told..].iter().map(|steps| FieldError::new(show(steps), "unknown field")));
-                return Decoded { pod: Some(pod), errors, taken_out };
+                return Decoded { object: Some(object), errors, taken_out };
             }
             Err(error) => {
                 let steps = tracked_steps(&track.path());
@@ -65,7 +65,7 @@ pub(super) fn pod(mut value: Value) -> Decoded {
             }
         }
     }
-    Decoded { pod: None, errors, taken_out }
+    Decoded { object: None, errors, taken_out }
 }
 
 fn too_long(value: &Value, steps: &mut Vec<Step>) -> Option<FieldError> {
@@ -169,17 +169,18 @@ fn plain_type(expected: &str) -> String {
         "a boolean" => "true or false".to_owned(),
         "Quantity" => "a quantity, as in 500m, 2 or 1.5Gi".to_owned(),
         "IntOrString" => "a whole number or a string".to_owned(),
+        name if name.starts_with("struct ") => "a mapping".to_owned(),
         name if name.starts_with(|c: char| c.is_ascii_uppercase()) => format!("a mapping with the fields of {name}"),
         other => other.to_owned(),
     }
 }
 
-fn unknown_field(steps: &[Step]) -> FieldError {
+fn unknown_field<T: DeserializeOwned>(steps: &[Step]) -> FieldError {
     let (Some(Step::Key(name)), Some(parent)) = (steps.last(), steps.len().checked_sub(1).map(|end| &steps[..end]))
     else {
         return FieldError::new(show(steps), "unknown field");
     };
-    let known = known_fields(parent).unwrap_or_default();
+    let known = known_fields::<T>(parent).unwrap_or_default();
     let lower = name.to_lowercase();
     let near = known
         .iter()
@@ -218,12 +219,12 @@ fn distance(from: &str, to: &str) -> usize {
     rows[from.len()][to.len()]
 }
 
-/// The field names of the type that stands at a path in a pod. The typed decoders tell them when they ask for a struct, so they
+/// The field names of the type that stands at a path in an object. The typed decoders tell them when they ask for a struct, so they
 /// are led down the path by an input that has nothing else in it.
-fn known_fields(steps: &[Step]) -> Option<&'static [&'static str]> {
+fn known_fields<T: DeserializeOwned>(steps: &[Step]) -> Option<&'static [&'static str]> {
     let fields = Cell::new(None);
     // Always an error: the probe stops as soon as it has the names.
-    let _ = Pod::deserialize(Probe { steps, fields: &fields });
+    let _ = T::deserialize(Probe { steps, fields: &fields });
     fields.get()
 }
 
@@ -323,6 +324,7 @@ impl<'de> SeqAccess<'de> for Only<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Pod;
 
     #[test]
     fn every_rule_of_the_support_table_names_a_field() {
@@ -337,7 +339,7 @@ mod tests {
             }
             let Some(Step::Key(last)) = steps.pop() else { panic!("{pattern} ends in a list") };
             // Resource names are keys of a map, not fields.
-            if let Some(fields) = known_fields(&steps) {
+            if let Some(fields) = known_fields::<Pod>(&steps) {
                 assert!(fields.contains(&last.as_str()), "{pattern} is no field");
                 checked += 1;
             } else {
@@ -359,8 +361,8 @@ mod tests {
     #[test]
     fn a_list_too_long_is_refused_before_it_is_typed() {
         let value = serde_json::json!({"spec": {"containers": vec![serde_json::json!({}); MAX_LIST + 1]}});
-        let decoded = pod(value);
-        assert_eq!(decoded.pod, None);
+        let decoded = object::<Pod>(value);
+        assert_eq!(decoded.object, None);
         assert_eq!(
             decoded.errors[0].to_string(),
             "spec.containers: found \"5001 entries\": a list may have at most 5000 entries"

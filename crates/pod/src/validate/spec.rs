@@ -47,6 +47,13 @@ pub(super) fn check(spec: &PodSpec, errors: &mut Errors) {
             errors.name(path, name, (names::is_label, LABEL_RULE));
         }
     }
+    for (index, reference) in spec.image_pull_secrets.iter().flatten().enumerate() {
+        let path = format!("spec.imagePullSecrets[{index}].name");
+        match reference.name.as_str() {
+            "" => errors.missing(path, "expected the name of a Secret"),
+            name => errors.name(&path, name, (names::is_subdomain, SUBDOMAIN_RULE)),
+        }
+    }
     check_dns(spec, errors);
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let path = format!("spec.hostAliases[{index}]");

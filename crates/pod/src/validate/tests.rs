@@ -72,6 +72,12 @@ fn metadata_of_a_server_is_refused_or_ignored() {
 
 #[test]
 fn spec_table() {
+    accepted(set("spec/imagePullSecrets", json!([{"name": "regcred"}, {"name": "team.regcred"}])));
+    refused(set("spec/imagePullSecrets", json!([{}])), "spec.imagePullSecrets[0].name: is required");
+    refused(
+        set("spec/imagePullSecrets", json!([{"name": "../x"}])),
+        "imagePullSecrets[0].name: found \"../x\": must be",
+    );
     refused(set("spec/containers", json!([])), "spec.containers: is required");
     refused(set("spec/restartPolicy", json!("always")), "must be one of Always, OnFailure, Never");
     refused(set("spec/terminationGracePeriodSeconds", json!(-1)), "must be 0 to 2147483647 seconds");
@@ -337,7 +343,6 @@ fn s_h04_static_pods_may_not_reference_api_objects() {
     let phrase = |told: Vec<String>, what: &str| refused(told, &format!("static pods may not reference {what}"));
     phrase(set("spec/serviceAccountName", json!("default")), "serviceaccounts");
     phrase(set("spec/serviceAccount", json!("x")), "serviceaccounts");
-    phrase(set("spec/imagePullSecrets", json!([{"name": "x"}])), "secrets");
     phrase(set("spec/resourceClaims", json!([{"name": "x"}])), "resourceclaims");
     phrase(
         container("env", json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),

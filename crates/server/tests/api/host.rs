@@ -8,9 +8,10 @@ use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Event, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time};
 use server::logs::LogSource;
+use server::stats::{NodeStats, Summary};
 use server::{
-    AttachRequest, EventFilter, ExecRequest, HealthCheck, Host, HostError, ImageSummary, ImportRequest, ImportedImage,
-    LogRequest, ManifestStatus, PodRef,
+    AttachRequest, EventFilter, ExecRequest, HealthCheck, Host, HostError, ImagePull, ImageSummary, ImportRequest,
+    ImportedImage, LogRequest, ManifestStatus, PodRef, Pruned, PulledImage,
 };
 use tokio::sync::oneshot;
 
@@ -23,6 +24,7 @@ pub(crate) struct FakeHost {
     pub(crate) log_end: Mutex<Option<oneshot::Receiver<()>>>,
     pub(crate) imported: Mutex<Vec<ImportRequest>>,
     pub(crate) exec: super::exec::Script,
+    pub(crate) pulls: super::images::Script,
 }
 
 #[async_trait]
@@ -36,6 +38,11 @@ impl Host for FakeHost {
 
     async fn machine_info(&self) -> node::MachineInfo {
         node::MachineInfo { num_cores: 7, ..node::MachineInfo::default() }
+    }
+
+    async fn stats(&self) -> Result<Summary, HostError> {
+        let node = NodeStats { node_name: "n1".into(), start_time: None, cpu: None, memory: None };
+        Ok(Summary { node, pods: Vec::new() })
     }
 
     async fn health(&self, check: HealthCheck) -> Result<(), String> {
@@ -106,6 +113,7 @@ impl Host for FakeHost {
             digests: Vec::new(),
             size_bytes: 5,
             pinned: true,
+            in_use: false,
         }])
     }
 
@@ -120,5 +128,17 @@ impl Host for FakeHost {
             "busy" => Err(cri::Error::failed_precondition("image busy is in use by pod p").into()),
             _ => Err(HostError::not_found(format!("image {reference} not found"))),
         }
+    }
+
+    async fn image_pull(&self, reference: &str) -> Result<PulledImage, HostError> {
+        self.pulls.pull(reference).await
+    }
+
+    async fn image_pulls(&self) -> Vec<ImagePull> {
+        self.pulls.under_way()
+    }
+
+    async fn image_prune(&self) -> Result<Pruned, HostError> {
+        super::images::pruned()
     }
 }

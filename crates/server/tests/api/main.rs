@@ -5,6 +5,7 @@
 mod exec;
 mod host;
 mod http;
+mod images;
 mod limits;
 mod logs;
 mod port_forward;

@@ -51,6 +51,17 @@ async fn health_of_an_ill_kubelet() {
 }
 
 #[tokio::test]
+async fn what_is_used_is_told_to_whoever_reads() {
+    let server = read_only(FakeHost::default()).await;
+    for path in ["/stats/summary", "/stats/summary?only_cpu_and_memory=true"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, &*answer.body), (200, r#"{"node":{"nodeName":"n1"},"pods":[]}"#), "{path}");
+    }
+    assert_eq!(server.get("/stats/").await.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn pods_are_a_list_as_the_kubelet_writes_it() {
     let server = read_only(FakeHost::default()).await;
     let answer = server.get("/pods").await;
@@ -103,11 +114,15 @@ async fn debug_paths_are_disabled_and_the_rest_does_not_exist() {
         "/manifests",
         "/events",
         "/images",
+        "/images/pulls",
         "/podsx",
     ] {
         assert_eq!(server.get(path).await.status, 404, "{path}");
     }
     assert_eq!(server.send("POST", "/pods").await.status, 405);
+    for path in ["/images/import", "/images/pull", "/images/prune"] {
+        assert_eq!(server.send("POST", path).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -149,34 +164,5 @@ async fn events_over_the_local_socket() {
         let answer = server.get(&format!("/events{query}")).await;
         assert_eq!(answer.status, 400, "{query}");
         assert!(answer.message().contains("?namespace=NAMESPACE&pod=POD"), "{}", answer.message());
-    }
-}
-
-#[tokio::test]
-async fn images_over_the_local_socket() {
-    let host = Arc::new(FakeHost::default());
-    let server = Local::start(host.clone());
-    let images: Vec<server::ImageSummary> = serde_json::from_str(&server.get("/images").await.body).unwrap();
-    assert!(images[0].pinned);
-
-    let answer = server.send("POST", "/images/import", r#"{"path":"/tmp/a.tar","pinned":true}"#).await;
-    let imported: Vec<server::ImportedImage> = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(imported[0].id, "sha256:2");
-    assert_eq!(host.imported.lock().unwrap()[0].path.to_str(), Some("/tmp/a.tar"));
-    for (body, part) in
-        [(r#"{"path":"a.tar"}"#, "must be absolute"), (r#"{"path":"/a.tar","pined":true}"#, "pined"), ("", "must be {")]
-    {
-        let answer = server.send("POST", "/images/import", body).await;
-        assert_eq!(answer.status, 400, "{body}");
-        assert!(answer.message().contains(part), "{}", answer.message());
-    }
-
-    assert_eq!(server.send("DELETE", "/images?reference=nginx", "").await.status, 204);
-    for (query, status, part) in
-        [("?reference=x%2Fy", 404, "x/y not found"), ("?reference=busy", 409, "in use"), ("", 400, "?reference=")]
-    {
-        let answer = server.send("DELETE", &format!("/images{query}"), "").await;
-        assert_eq!(answer.status, status, "{query}");
-        assert!(answer.message().contains(part), "{}", answer.message());
     }
 }

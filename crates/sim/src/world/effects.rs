@@ -48,6 +48,7 @@ impl World {
             let after_ms = self.rng.between(1, 100);
             self.at(after_ms, Happening::Unwant(flight.uid.clone()));
         }
+        self.tell_of_beginning(&flight.uid, flight.generation, flight.effect());
         self.known.flights.insert(serial, flight);
         // It may have been given up in the very step that asked for it.
         self.see_cancels();

@@ -6,7 +6,9 @@ use crate::kubelet::Mutant;
 use crate::truth::Change;
 use agent::core::{Job, Message, Request, RuntimeEvent, RuntimePod, digest_of};
 use cri::keys::PodKey;
-use lifecycle::{Effect, EffectId, Memory, ObservedContainer, ObservedPod, ObservedState, Stage, UNSTAMPED};
+use lifecycle::{
+    Effect, EffectId, Event, Memory, ObservedContainer, ObservedPod, ObservedState, Severity, Stage, UNSTAMPED,
+};
 
 /// Between listings, as the agent has them.
 const LIST_CALM_MS: u64 = 60_000;
@@ -203,6 +205,30 @@ impl World {
             let message = Box::new(Message::Event(Box::new(event.clone())));
             self.at(after_ms, Happening::Event { epoch: self.known.epoch, message });
         }
+    }
+
+    /// An effect that has begun says so.
+    pub(super) fn tell_of_beginning(&mut self, uid: &str, generation: u64, effect: &Effect) {
+        let Effect::EnsureImage { container } = effect else { return };
+        let event = Event {
+            severity: Severity::Normal,
+            reason: pod::reasons::PULLING,
+            message: format!("Pulling the image of {container}"),
+            container: Some(container.clone()),
+        };
+        let message = Box::new(Message::Told { uid: uid.to_owned(), generation, event });
+        self.at(0, Happening::Told { epoch: self.known.epoch, message });
+    }
+
+    /// What is told is for people: nothing may follow.
+    pub(super) fn told(&mut self, message: Message) {
+        let now = self.now();
+        let Some(kubelet) = &mut self.kubelet else { return };
+        let requests = kubelet.take(now, message);
+        if !requests.is_empty() {
+            self.breaks("rule 6", &format!("what an effect told had effects: {requests:?}"));
+        }
+        self.after(None, requests);
     }
 
     /// What a broken kubelet makes of an answer.

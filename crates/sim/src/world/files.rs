@@ -202,6 +202,7 @@ impl World {
         FileReport {
             name: Arc::from(file.name.as_str()),
             pods,
+            secrets: Vec::new(),
             problem: file.spoiled.then_some(Problem { message }),
             ignored: false,
             since: Timestamp::UNIX_EPOCH,

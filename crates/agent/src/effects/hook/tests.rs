@@ -28,6 +28,8 @@ async fn run_as(fake: &Arc<Fake>, handler: Value, moment: Moment) -> (Outcome, O
         ips: vec!["127.0.0.1".into()],
         sandbox_attempt: 0,
         pull_policy: PullPolicy::Never,
+        pull_secrets: Vec::new(),
+        missing_secrets: Vec::new(),
         burstable_millis: 0,
         cancel: CancellationToken::new(),
     };

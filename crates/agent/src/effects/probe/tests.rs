@@ -35,6 +35,8 @@ fn job(mut probe: Value) -> Job {
         ips: vec!["127.0.0.1".into()],
         sandbox_attempt: 0,
         pull_policy: PullPolicy::Never,
+        pull_secrets: Vec::new(),
+        missing_secrets: Vec::new(),
         burstable_millis: 0,
         cancel: CancellationToken::new(),
     }

@@ -196,7 +196,7 @@ async fn what_goes_wrong_is_told_with_its_reason() {
     .await;
     bed.until("pulled", async |bed| {
         let told = bed.history("b").await;
-        ["Pulling", "Failed", "BackOff"].iter().all(|reason| told.contains(&format!("{reason} spec.containers{{c}}")))
+        ["Pulling", "Failed"].iter().all(|reason| told.contains(&format!("{reason} spec.containers{{c}}")))
     })
     .await;
     let spec = serde_json::json!({

@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 
 /// Two looks at a file that give the same fingerprint saw the same content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub(crate) struct Fingerprint {
     device: u64,
     inode: u64,
     size_bytes: u64,
@@ -29,7 +29,7 @@ impl Fingerprint {
         }
     }
 
-    pub(super) fn modified(&self) -> SystemTime {
+    pub(crate) fn modified(&self) -> SystemTime {
         let (seconds, nanos) = self.modified_ns;
         let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
         SystemTime::UNIX_EPOCH + since
@@ -37,7 +37,7 @@ impl Fingerprint {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     #[error("gone")]
     Missing,
     #[error("{path}: the link leads to nothing that exists; its target was expected to be a regular file")]
@@ -53,7 +53,7 @@ pub(super) enum ReadError {
 }
 
 /// What stands at `path`, links followed.
-pub(super) fn stat(path: &Path) -> Result<Fingerprint, ReadError> {
+pub(crate) fn stat(path: &Path) -> Result<Fingerprint, ReadError> {
     match std::fs::metadata(path) {
         Ok(meta) => Ok(Fingerprint::of(&meta)),
         Err(error) => Err(explain(path, error)),
@@ -61,7 +61,7 @@ pub(super) fn stat(path: &Path) -> Result<Fingerprint, ReadError> {
 }
 
 /// The whole content of a regular file, and the fingerprint it was read under.
-pub(super) fn regular_file(path: &Path, limit_bytes: u64) -> Result<(Fingerprint, Vec<u8>), ReadError> {
+pub(crate) fn regular_file(path: &Path, limit_bytes: u64) -> Result<(Fingerprint, Vec<u8>), ReadError> {
     let refuse = |meta: &Metadata| match kind_of(meta) {
         None => Ok(()),
         Some(found) => Err(ReadError::NotAFile { path: path.to_owned(), found }),
@@ -88,7 +88,7 @@ pub(super) fn regular_file(path: &Path, limit_bytes: u64) -> Result<(Fingerprint
 }
 
 /// Whether a name that was just created or changed will be followed by a close after writing: links appear whole.
-pub(super) fn will_be_closed(path: &Path) -> bool {
+pub(crate) fn will_be_closed(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.nlink() == 1)
 }
 

@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 
 use super::*;
 use crate::sources::Problem;
+use crate::testing;
 
 fn pod(name: &str, uid: &str) -> Arc<Pod> {
     let mut pod = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
@@ -12,7 +13,14 @@ fn pod(name: &str, uid: &str) -> Arc<Pod> {
 }
 
 fn file(name: &str, pods: &[Arc<Pod>]) -> FileReport {
-    FileReport { name: name.into(), pods: pods.to_vec(), problem: None, ignored: false, since: Timestamp::UNIX_EPOCH }
+    FileReport {
+        name: name.into(),
+        pods: pods.to_vec(),
+        secrets: Vec::new(),
+        problem: None,
+        ignored: false,
+        since: Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn report(source: usize, files: Vec<FileReport>) -> SourceReport {
@@ -102,4 +110,65 @@ fn a_files_problem_is_told_of_its_pods() {
     let error = mux.wanted()["1"].manifest_error.clone().unwrap();
     assert_eq!((error.message.as_str(), error.since), ("bad", Timestamp::UNIX_EPOCH));
     assert!(mux.manifests()[0].keeps_last_good);
+}
+
+/// A file with nothing but secrets.
+fn secrets_file(name: &str, secrets: &[Arc<PullSecret>]) -> FileReport {
+    FileReport { secrets: secrets.to_vec(), ..file(name, &[]) }
+}
+
+fn users(mux: &Mux) -> Vec<String> {
+    let secrets = mux.secrets();
+    let all = secrets.values().flat_map(|secret| secret.config.for_image("r.example/a"));
+    all.map(|credential| credential.password.clone()).collect()
+}
+
+#[test]
+fn of_two_secrets_with_one_name_the_first_stays_and_both_files_are_told() {
+    let secret = |password: &str| testing::secret("regcred", "r.example", password);
+    let (one, two) = (secret("1"), secret("2"));
+    let both = [secrets_file("a.yaml", &[one]), secrets_file("b.yaml", std::slice::from_ref(&two))];
+    let mut mux = Mux::new(1);
+    // The second in name comes first in time.
+    assert_eq!(mux.update(report(0, both[1..].to_vec()), &|_| false), []);
+    let conflicts = mux.update(report(0, both.to_vec()), &|_| false);
+    assert_eq!(users(&mux), ["2"]);
+    assert_eq!(conflicts.len(), 1);
+    assert!(conflicts[0].event.is_none());
+    assert_eq!(
+        conflicts[0].message,
+        r#"a.yaml: metadata.name: secret "regcred" in namespace "default" is declared in b.yaml already, which stays in force; rename or remove one of them"#
+    );
+    assert_eq!(mux.update(report(0, both.to_vec()), &|_| false), [], "it is told once");
+    // An edit of the one in force stays in force; without it the other one is.
+    mux.update(report(0, vec![both[0].clone(), secrets_file("b.yaml", &[secret("3")])]), &|_| false);
+    assert_eq!(users(&mux), ["3"]);
+    mux.update(report(0, both[..1].to_vec()), &|_| false);
+    assert_eq!((users(&mux), mux.manifests()[0].error.is_none()), (vec!["1".to_owned()], true));
+}
+
+#[test]
+fn a_file_whose_secret_another_has_keeps_what_it_had() {
+    let secret = |name: &str, password: &str| testing::secret(name, "r.example", password);
+    let mut mux = Mux::new(2);
+    let mine = FileReport { secrets: vec![secret("mine", "1")], ..file("a.yaml", &[pod("web", "1")]) };
+    mux.update(report(0, vec![mine]), &|_| false);
+    mux.update(report(1, vec![secrets_file("b.yaml", &[secret("theirs", "2")])]), &|_| false);
+    let greedy = FileReport {
+        secrets: vec![secret("mine", "3"), secret("theirs", "4")],
+        ..file("a.yaml", &[pod("web", "1"), pod("more", "2")])
+    };
+    assert_eq!(mux.update(report(0, vec![greedy]), &|_| true).len(), 1);
+    assert_eq!((users(&mux), uids(&mux)), (vec!["1".to_owned(), "2".to_owned()], vec!["1".to_owned()]));
+    let manifests = mux.manifests();
+    assert!(manifests[0].keeps_last_good && manifests[0].error.is_some(), "{manifests:?}");
+}
+
+#[test]
+fn secrets_of_one_name_in_two_namespaces_are_two() {
+    let one = testing::secret("s", "r.example", "1");
+    let two = Arc::new(PullSecret { namespace: "team".into(), ..PullSecret::clone(&one) });
+    let mut mux = Mux::new(1);
+    assert_eq!(mux.update(report(0, vec![secrets_file("a.yaml", &[one, two])]), &|_| false), []);
+    assert_eq!(mux.secrets().len(), 2);
 }

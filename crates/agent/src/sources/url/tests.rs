@@ -1,9 +1,11 @@
+use std::os::unix::fs::MetadataExt;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::testing::{TempDir, manifest};
+use crate::testing::{TempDir, manifest, secret_manifest};
 
 /// Answers each request with the next of `answers`, and goes on with the last one. Tells what was asked.
 async fn serve(answers: Vec<String>) -> (String, mpsc::UnboundedReceiver<String>) {
@@ -120,6 +122,40 @@ async fn the_last_good_answer_outlives_the_kubelet() {
     let (changes, _kept) = mpsc::channel(4);
     assert!(source.take(Err("down".to_owned()), &Sinks { reports, changes }).await);
     assert_eq!(state(&incoming.recv().await.unwrap()), (vec!["a-n".to_owned()], Some("down".to_owned())));
+}
+
+#[tokio::test]
+async fn s_b23_secrets_of_a_url_outlive_the_kubelet_and_are_for_root_alone() {
+    let dir = TempDir::new();
+    let body = format!("{}---\n{}", manifest("a", ""), secret_manifest("regcred", "r.example", "canary-7f"));
+    let (url, _requests) = serve(vec![ok(&body)]).await;
+    let mut bed = start(&url, &dir);
+    let first = bed.reports.recv().await.unwrap();
+    assert_eq!(first.files[0].secrets[0].key(), ("default", "regcred"));
+    let change = bed.changes.recv().await.unwrap();
+    bed.stop.cancel();
+    let (writer, written) = LastGood::new(dir.path()).writer();
+    writer.send(change).await.unwrap();
+    drop(writer);
+    written.await.unwrap();
+    let records = dir.path().join("sources");
+    assert_eq!(std::fs::metadata(&records).unwrap().mode() & 0o777, 0o700);
+    for record in std::fs::read_dir(&records).unwrap() {
+        assert_eq!(record.unwrap().metadata().unwrap().mode() & 0o777, 0o600);
+    }
+
+    let stored = LastGood::new(dir.path()).load_below("http://").remove(0).0;
+    let mut source = source(&stored, &[], &dir).unwrap();
+    let (reports, mut incoming) = mpsc::channel(4);
+    let (changes, _kept) = mpsc::channel(4);
+    assert!(source.take(Err("down".to_owned()), &Sinks { reports, changes }).await);
+    let recalled = incoming.recv().await.unwrap();
+    assert_eq!(recalled.files[0].secrets, first.files[0].secrets);
+    let shown = format!("{source:?} {recalled:?} {first:?}");
+    assert!(
+        !shown.contains("canary") && !shown.contains(&format!("{:?}", b"canary").replace(['[', ']'], "")),
+        "{shown}"
+    );
 }
 
 #[tokio::test]

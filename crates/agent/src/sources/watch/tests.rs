@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::sources::last_good::LastGood;
-use crate::testing::{TempDir, manifest};
+use crate::testing::{TempDir, manifest, secret_manifest};
 
 /// Long enough that no poll takes part where an event should.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -90,6 +90,30 @@ async fn a_file_written_changed_and_removed_is_followed() {
     assert_eq!(pods(&second), ["a-n"]);
     fs::remove_file(bed.path("a.yaml")).unwrap();
     bed.until_pods(&[]).await;
+}
+
+/// Every secret of the report as `name=password`.
+fn passwords(report: &SourceReport) -> Vec<String> {
+    let secrets = report.files.iter().flat_map(|file| &file.secrets);
+    let all = secrets.flat_map(|secret| secret.config.for_image("r.example/a").map(move |found| (secret, found)));
+    all.map(|(secret, found)| format!("{}={}", secret.name, found.password)).collect()
+}
+
+#[tokio::test]
+async fn rule_13_a_file_of_secrets_is_followed_and_keeps_its_last_good_ones() {
+    let mut bed = bed().await;
+    fs::write(bed.path("s.yaml"), secret_manifest("regcred", "r.example", "1")).unwrap();
+    let report = bed.until("the secret", |report| passwords(report) == ["regcred=1"]).await;
+    assert_eq!((pods(&report).len(), problem(&report, "s.yaml")), (0, None));
+    fs::write(bed.path("s.yaml"), secret_manifest("regcred", "r.example", "2")).unwrap();
+    bed.until("its other password", |report| passwords(report) == ["regcred=2"]).await;
+    fs::write(bed.path("s.yaml"), secret_manifest("regcred", "r.example", "3").replace("type:", "tipe:")).unwrap();
+    let report = bed.until("what is wrong", |report| problem(report, "s.yaml").is_some()).await;
+    assert_eq!(passwords(&report), ["regcred=2"]);
+    let told = problem(&report, "s.yaml").unwrap();
+    assert!(told.contains("s.yaml, line 3: tipe: unknown field; did you mean type?"), "{told}");
+    fs::remove_file(bed.path("s.yaml")).unwrap();
+    bed.until("none", |report| report.files.is_empty()).await;
 }
 
 #[tokio::test]

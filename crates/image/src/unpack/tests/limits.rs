@@ -4,7 +4,7 @@ use super::{Stack, check, refuse, test_limits};
 use crate::error::LayerError;
 use crate::fs::{open_dir, remove_tree};
 use crate::testing::{Header, Tar, is_root};
-use crate::unpack::Limits;
+use crate::unpack::{CHECK_BYTES, Limits};
 use proptest::prelude::*;
 use std::fs;
 use std::io::Read;
@@ -135,6 +135,20 @@ fn streams_that_are_no_tar_archives_are_refused() {
         Stack::new().add_limited(bytes, &test_limits()).unwrap_or_else(|e| panic!("twin: {case}: {e}"));
     }
     check("twin", |_| Tar::new().dir("d", 0o755), &["d/ 755"]);
+}
+
+#[test]
+fn f_f02_layers_under_way_count_what_they_write_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = open_dir(dir.path()).unwrap();
+    let full = Limits { reserve_bytes: u64::MAX, ..Limits::default() };
+    let (one, other) = (full.for_blob(1), full.for_blob(2));
+    one.charge_bytes(CHECK_BYTES - 2, &fd).unwrap();
+    other.charge_bytes(1, &fd).unwrap();
+    one.charge_inode(&fd).unwrap();
+    assert!(matches!(one.charge_bytes(1, &fd), Err(LayerError::DiskFull { .. })), "the disk is asked");
+    other.charge_bytes(CHECK_BYTES - 1, &fd).unwrap();
+    assert!(other.charge_bytes(CHECK_BYTES, &fd).is_err());
 }
 
 proptest! {

@@ -1,0 +1,50 @@
+//! The same policies and credentials on runtimes that pull by themselves: Docker and containerd.
+
+use crate::{PASSWORD, WRONG_PASSWORD, app, await_waiting, docker_config, finish, label, pod, secret, sleeping, with};
+use e2e::registry::{self, Access, Registry, Wire};
+use e2e::{Machine, Options, Runtime};
+use serde_json::json;
+
+fn suite(runtime: Runtime) {
+    if !runtime.is_available() || !registry::is_available() {
+        return;
+    }
+    let registry = Registry::start(Access::Password, Wire::Plain);
+    registry.put("private/app:1", &app("first"));
+    let name = format!("{}/private/app:1", registry.host());
+    let flags = vec!["--v=9".to_owned(), "--registry-qps=0".to_owned()];
+    let machine = Machine::start(Options { runtime, flags, ..Options::default() });
+    let keys = json!({"spec": {"imagePullSecrets": [{"name": "keys"}]}});
+    let policy = |policy: &str| with(with(sleeping(), keys.clone()), json!({"imagePullPolicy": policy}));
+    pod(&machine, "never", &name, &policy("Never"));
+    assert!(await_waiting(&machine, "never", "ErrImageNeverPull").contains(&name));
+    secret(&machine, "keys", &docker_config(&registry.host(), WRONG_PASSWORD));
+    pod(&machine, "always", &name, &policy("Always"));
+    let message = await_waiting(&machine, "always", "ErrImagePull");
+    assert!(message.contains("private/app"), "{message}");
+    secret(&machine, "keys", &docker_config(&registry.host(), PASSWORD));
+    assert_eq!(label(&machine, "always"), "first");
+    assert_eq!(label(&machine, "never"), "first");
+    machine.await_events("always", |events| events.contains("Successfully pulled image"));
+    registry.put("private/app:1", &app("second"));
+    pod(&machine, "if-not-present", &name, &policy("IfNotPresent"));
+    assert_eq!(label(&machine, "if-not-present"), "first");
+    pod(&machine, "moved", &name, &policy("Always"));
+    assert_eq!(label(&machine, "moved"), "second");
+    finish(machine);
+}
+
+#[test]
+fn docker_is_given_credentials() {
+    suite(Runtime::Docker);
+}
+
+#[test]
+fn containerd_is_given_credentials() {
+    suite(Runtime::Containerd);
+}
+
+#[test]
+fn containerd_of_sid_is_given_credentials() {
+    suite(Runtime::ContainerdSid);
+}

@@ -1,0 +1,103 @@
+//! Many at once: what they share is fetched once and kept once.
+
+use crate::{finish, machine, pod, random_layer, verifying};
+use e2e::dice::Dice;
+use e2e::oci::{self, Image, Packing, sha256};
+use e2e::registry::{self, Access, Proxy, Registry, Wire};
+use e2e::{await_some, tree};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+const IMAGES: usize = 20;
+const SHARED: usize = 10;
+const CALLERS: usize = 100;
+
+#[test]
+fn twenty_images_with_ten_shared_layers_and_a_hundred_callers() {
+    if !registry::is_available() {
+        return;
+    }
+    let mut dice = Dice::from_env();
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let proxy = Proxy::start(&registry);
+    let mut shared = vec![oci::busybox(Packing::Gzip)];
+    shared.extend((0..SHARED).map(|number| random_layer(&mut dice, &format!("shared-{number}"), 64 << 10)));
+    let mut images = Vec::new();
+    for number in 0..IMAGES {
+        let mut layers = shared.clone();
+        layers.push(random_layer(&mut dice, &format!("own-{number}"), 64 << 10));
+        let image = Image::new(layers);
+        registry.put(&format!("many/app-{number}:1"), &image);
+        images.push(image);
+    }
+    let machine = machine(&["--serialize-image-pulls=false".to_owned()]);
+    // Until all have asked, nothing comes.
+    proxy.stop_after(0);
+    let mut container = verifying(SHARED + 1);
+    container["imagePullPolicy"] = json!("IfNotPresent");
+    container["spec"] = json!({"restartPolicy": "Never"});
+    for caller in 0..CALLERS {
+        let image = format!("{}/many/app-{}:1", proxy.host(), caller % IMAGES);
+        pod(&machine, &format!("caller-{caller}"), &image, &container);
+    }
+    await_some("all images are asked for", || {
+        let asked = |number: &usize| {
+            let path = format!("/many/app-{number}/manifests/");
+            proxy.seen().iter().any(|seen| seen.path.contains(&path))
+        };
+        let missing: Vec<usize> = (0..IMAGES).filter(|number| !asked(number)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("not yet: {missing:?}; log:\n{}", machine.log())) }
+    });
+    proxy.heal();
+    for caller in 0..CALLERS {
+        machine.await_phase(&format!("caller-{caller}"), "Succeeded");
+    }
+
+    let expected: BTreeSet<&str> = images
+        .iter()
+        .flat_map(|image| image.layers.iter().map(|layer| &layer.blob).chain([&image.config]))
+        .map(|blob| blob.digest.as_str())
+        .collect();
+    let fetched = proxy.blobs();
+    let more: BTreeMap<_, _> = fetched.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(more.is_empty(), "fetched more than once: {more:#?}");
+    assert_eq!(fetched.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+    kept_once(&machine.dir.join("root/image-store/layers"), &images);
+
+    // A hundred that ask for what is there already bring nothing.
+    proxy.forget();
+    let name = format!("{}/many/app-0:1", proxy.host());
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let mut command = Command::new(e2e::machine::kubelet_binary());
+            command.args(["image", "pull", "--quiet", &format!("--run-dir={}", machine.run_dir.display()), &name]);
+            command.stdout(std::process::Stdio::null()).spawn().expect("runs")
+        })
+        .collect();
+    for mut caller in callers {
+        assert!(caller.wait().expect("waited").success());
+    }
+    assert_eq!(proxy.blobs(), BTreeMap::new());
+    finish(machine);
+}
+
+/// Each content lies in the store once, and nothing else does: disk use is that of the unique bytes.
+fn kept_once(layers: &std::path::Path, images: &[Image]) {
+    let tree = tree::read(layers);
+    let mut files: BTreeMap<&str, Vec<&std::path::Path>> = BTreeMap::new();
+    for (path, node) in &tree {
+        if let tree::Kind::File { size_bytes: 1.., sha256 } = &node.kind
+            && node.first_name == *path
+        {
+            files.entry(sha256).or_default().push(path);
+        }
+    }
+    let twice: Vec<_> = files.values().filter(|paths| paths.len() > 1).collect();
+    assert!(twice.is_empty(), "kept more than once: {twice:#?}");
+    let unique: BTreeSet<&str> =
+        images.iter().flat_map(|image| &image.layers).map(|layer| layer.diff_id.as_str()).collect();
+    let dirs = tree.iter().filter(|(path, _)| path.components().count() == 1).count();
+    assert_eq!(dirs, unique.len(), "one directory a layer");
+    let _ = sha256;
+}
