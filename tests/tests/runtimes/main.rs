@@ -4,6 +4,7 @@
 mod alone;
 mod differences;
 mod faces;
+mod streams;
 mod together;
 mod walk;
 
@@ -13,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 type Behaviour = (&'static str, fn(&Machine));
 
 /// Each has pods of its own, so that all can be had at once.
-const TOGETHER: [Behaviour; 11] = [
+const TOGETHER: [Behaviour; 13] = [
     ("what is used", together::what_is_used_is_told),
     ("a killed container comes back and then waits", together::a_killed_container_comes_back_and_then_waits),
     ("ends are told by their causes", together::ends_are_told_by_their_causes),
@@ -23,6 +24,8 @@ const TOGETHER: [Behaviour; 11] = [
     ("termination messages", together::termination_messages_come_from_the_file_or_the_log),
     ("logs", together::logs_of_this_attempt_and_the_one_before),
     ("exec", together::exec_passes_codes_streams_and_a_terminal_through),
+    ("attach", streams::attach_passes_input_output_and_a_terminal_through),
+    ("port-forward", streams::ports_of_ours_lead_to_ports_of_a_pod),
     ("namespaces", together::pods_share_what_they_ask_for),
     ("statuses", faces::statuses_have_one_form),
 ];

@@ -13,7 +13,7 @@ const SITE: &str = include_str!("../../../examples/site.yaml");
 const SLEEP: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
 
 /// A container that runs a shell script, with more fields.
-fn sh(name: &str, script: &str, fields: &Value) -> Value {
+pub(crate) fn sh(name: &str, script: &str, fields: &Value) -> Value {
     let command = json!(["/bin/sh", "-c", script]);
     let mut container =
         json!({"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": command});
@@ -23,14 +23,14 @@ fn sh(name: &str, script: &str, fields: &Value) -> Value {
     container
 }
 
-fn pod(machine: &Machine, name: &str, spec: &Value) {
+pub(crate) fn pod(machine: &Machine, name: &str, spec: &Value) {
     let mut spec = spec.clone();
     spec["terminationGracePeriodSeconds"] = json!(1);
     let text = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
     machine.drop_manifest(&format!("{name}.yaml"), &text.to_string());
 }
 
-fn once(machine: &Machine, name: &str, container: Value) {
+pub(crate) fn once(machine: &Machine, name: &str, container: Value) {
     pod(machine, name, &json!({"restartPolicy": "Never", "containers": [container]}));
 }
 
