@@ -57,6 +57,8 @@ pub struct ContainerView {
     pub tty: bool,
     /// It has an input that can be attached to.
     pub stdin: bool,
+    /// Which ends with the first session that was attached to it.
+    pub stdin_once: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

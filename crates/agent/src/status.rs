@@ -242,6 +242,7 @@ impl Snapshot {
         };
         let tty = container.and_then(|container| container.tty);
         let stdin = container.and_then(|container| container.stdin);
+        let stdin_once = container.and_then(|container| container.stdin_once);
         ContainerView {
             name: name.to_owned(),
             kind,
@@ -251,6 +252,7 @@ impl Snapshot {
             previous_log_path: attempt.and_then(|attempt| attempt.checked_sub(1)).map(log),
             tty: tty == Some(true),
             stdin: stdin == Some(true),
+            stdin_once: stdin_once == Some(true),
         }
     }
 }

@@ -2,6 +2,16 @@
 
 use crate::{Error, v1};
 
+/// What the request has no field for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The terminal's size from now on, as (columns, rows).
+    pub window: Option<(u16, u16)>,
+    /// The container was created with `stdin_once`. A runtime that streams for itself does not tell, and takes the end of
+    /// the input for that of the session where it was not.
+    pub stdin_once: bool,
+}
+
 /// What a container was created with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Has {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::Error;
 
@@ -47,6 +47,34 @@ struct State {
     /// Nobody will read what comes.
     abandoned: bool,
     reader: Option<Waker>,
+}
+
+/// Where output is passed on to.
+pub enum Sink {
+    /// A reader for whom it waits.
+    Pipe(Box<dyn AsyncWrite + Send + Unpin>),
+    /// One for whom it does not.
+    Backlog(Feed),
+    /// Nobody: not asked for, or the reader has gone. That makes the rest of the stream worthless, not the session.
+    Nobody,
+}
+
+impl Sink {
+    /// Passes bytes on.
+    ///
+    /// # Errors
+    /// The reader for whom nothing waits is too far behind.
+    pub async fn pass(&mut self, bytes: &[u8]) -> Result<(), Behind> {
+        let written = match self {
+            Self::Pipe(writer) => writer.write_all(bytes).await,
+            Self::Backlog(feed) => return feed.push(bytes),
+            Self::Nobody => return Ok(()),
+        };
+        if written.is_err() {
+            *self = Self::Nobody;
+        }
+        Ok(())
+    }
 }
 
 /// A stream with room for `limit_bytes`; memory is taken as it is needed.

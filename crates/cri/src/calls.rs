@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::attach::Terms;
 use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// A call that is not answered after this, beyond what it takes by its nature, is said to hang; a runtime that cannot be
@@ -238,12 +239,8 @@ macro_rules! watched {
                 self.calls.watch(("exec", Duration::ZERO), self.inner.exec(request, window)).await
             }
 
-            async fn attach(
-                &self,
-                request: v1::AttachRequest,
-                window: Option<(u16, u16)>,
-            ) -> Result<ExecSession, Error> {
-                self.calls.watch(("attach", Duration::ZERO), self.inner.attach(request, window)).await
+            async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
+                self.calls.watch(("attach", Duration::ZERO), self.inner.attach(request, terms)).await
             }
 
             async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

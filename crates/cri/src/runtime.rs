@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::attach::Terms;
 use crate::{Error, v1};
 
 /// Who sees to it that the logs of running containers do not grow without end.
@@ -113,13 +114,13 @@ pub trait Runtime: Send + Sync {
     async fn exec(&self, request: v1::ExecRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error>;
 
     /// Attaches to a running container's own streams: to its output from now on, to its input if it was created with
-    /// one. `tty` says whether the container has a terminal, which gets the size `window` then, as (columns, rows).
+    /// one. `tty` says whether the container has a terminal, which gets the size that `terms` names then.
     ///
     /// The session's exit is 0 once the container has ended and what it wrote is there to be read, an error where that
     /// was not seen. Letting go of the exit ends the session. Who reads too slowly never holds the container up: what he
     /// has not read is kept up to [`BEHIND_MAX_BYTES`](crate::backlog::BEHIND_MAX_BYTES), then the session is cut off
     /// with an error. Dropping the input is its end for the container only where it was created with `stdin_once`.
-    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error>;
+    async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error>;
 
     /// Connects to a port of a ready sandbox as its own processes would: to 127.0.0.1, or else to ::1, in its network.
     /// Shutting the stream down is end of file for the port's server.

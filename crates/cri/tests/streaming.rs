@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cri::attach::Terms;
 use cri::channel::{self, Outcome, PORT_DATA, PORT_ERROR, PROTOCOL_V4, PROTOCOL_V5};
 use cri::client::{Client, Config, Endpoint};
 use cri::{ExecSession, Runtime, v1};
@@ -212,7 +213,7 @@ async fn where_spdy_is_refused_a_command_speaks_websocket() {
 async fn where_spdy_is_refused_a_container_speaks_websocket() {
     let streams = streams("attach", Manner::Refuses).await;
     let request = v1::AttachRequest { container_id: "c".into(), stdin: true, stdout: true, stderr: false, tty: true };
-    let session = streams.client.attach(request, Some((77, 33))).await.unwrap();
+    let session = streams.client.attach(request, Terms { window: Some((77, 33)), stdin_once: false }).await.unwrap();
     assert_eq!(session.exit.await.unwrap(), Ok(0));
     assert_eq!(all(session.stdout).await, r#"{"Width":77,"Height":33}"#);
     assert_eq!(*streams.asked.lock().unwrap(), ["spdy /attach/1", "websocket /attach/2"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ResizeContainerTTYOptionsBuilder;
 use cri::attach::Has;
-use cri::backlog::{BEHIND_MAX_BYTES, backlog};
+use cri::backlog::{BEHIND_MAX_BYTES, Sink, backlog};
 use cri::ports::{self, Network};
 use cri::{ByteStream, Error, ExecSession, v1};
 use tokio::io::{AsyncRead, DuplexStream};
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::call::{Failed, internal, on_pool};
 use crate::core::Core;
 use crate::facts::{Life, life};
-use crate::session::{self, AtEnd, Output, Outputs, Wire};
+use crate::session::{self, AtEnd, Outputs, Wire};
 
 /// Bytes on their way from the user.
 const PIPE_BYTES: usize = 64 << 10;
@@ -54,8 +54,8 @@ impl Core {
         let (stdin, our_stdin) = request.stdin.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
         // Docker ends the outputs with the input where the container's own is not to end.
         let end = if config.stdin_once == Some(true) && !has.tty { AtEnd::Close } else { AtEnd::Keep };
-        let (stdout, our_stdout) = output(request.stdout).unzip();
-        let (stderr, our_stderr) = output(request.stderr).unzip();
+        let (stdout, our_stdout) = output(request.stdout);
+        let (stderr, our_stderr) = output(request.stderr);
         let (resize, sizes) = mpsc::channel(SIZES);
         let (mut ended, exit) = oneshot::channel();
         let core = Arc::clone(self);
@@ -170,9 +170,10 @@ fn pid_of(container: &ContainerInspectResponse) -> Option<i64> {
 type Reading = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Both ends of an output that waits for nobody.
-fn output(wanted: bool) -> Option<(Reading, Output)> {
-    wanted.then(|| {
-        let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
-        (Box::new(backlog) as _, Output::Backlog(feed))
-    })
+fn output(wanted: bool) -> (Option<Reading>, Sink) {
+    if !wanted {
+        return (None, Sink::Nobody);
+    }
+    let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
+    (Some(Box::new(backlog)), Sink::Backlog(feed))
 }

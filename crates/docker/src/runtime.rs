@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cri::attach::Terms;
 use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 
@@ -187,8 +188,8 @@ impl Runtime for Docker {
         self.core.exec(request, window).await
     }
 
-    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
-        self.core.attach(request, window).await
+    async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
+        self.core.attach(request, terms.window).await
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

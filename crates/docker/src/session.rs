@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use cri::backlog::{Behind, Feed};
+use cri::backlog::{Behind, Sink};
 use cri::{Code, Error};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
@@ -55,16 +55,8 @@ pub(crate) async fn start(endpoint: &Path, (call, path): (&str, &str), body: Str
 
 /// The ends at which output arrives.
 pub(crate) struct Outputs {
-    pub(crate) stdout: Option<Output>,
-    pub(crate) stderr: Option<Output>,
-}
-
-/// One of them.
-pub(crate) enum Output {
-    /// Waits for its reader. One that went away makes the rest of its stream worthless, not the session.
-    Pipe(Box<dyn AsyncWrite + Send + Unpin>),
-    /// Waits for nobody.
-    Backlog(Feed),
+    pub(crate) stdout: Sink,
+    pub(crate) stderr: Sink,
 }
 
 impl Outputs {
@@ -75,23 +67,14 @@ impl Outputs {
         E: AsyncWrite + Send + Unpin + 'static,
     {
         Self {
-            stdout: stdout.map(|end| Output::Pipe(Box::new(end))),
-            stderr: stderr.map(|end| Output::Pipe(Box::new(end))),
+            stdout: stdout.map_or(Sink::Nobody, |end| Sink::Pipe(Box::new(end))),
+            stderr: stderr.map_or(Sink::Nobody, |end| Sink::Pipe(Box::new(end))),
         }
     }
 
     async fn pass(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Behind> {
         let stream = if stream == STDERR { &mut self.stderr } else { &mut self.stdout };
-        match stream {
-            Some(Output::Pipe(writer)) => {
-                if writer.write_all(bytes).await.is_err() {
-                    *stream = None;
-                }
-            }
-            Some(Output::Backlog(feed)) => feed.push(bytes)?,
-            None => {}
-        }
-        Ok(())
+        stream.pass(bytes).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cri::attach::Terms;
 use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -233,8 +234,8 @@ impl Runtime for Engine {
         self.core.exec(request, window).await
     }
 
-    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
-        self.core.attach(request, window).await
+    async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
+        self.core.attach(request, terms.window).await
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

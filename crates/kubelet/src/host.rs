@@ -6,6 +6,7 @@ use crate::stats::{self, Rates};
 use agent::credentials::Credentials;
 use agent::{AgentHandle, ContainerView, PodView, PruneError, RunState};
 use async_trait::async_trait;
+use cri::attach::Terms;
 use cri::calls::{self, Calls};
 use cri::channel::Resize;
 use cri::{Code, Runtime, keys, v1};
@@ -166,8 +167,9 @@ impl server::Host for Host {
         }
         // Whether there is a terminal was decided when the container was made.
         let tty = container.tty;
+        let terms = Terms { window: size(window), stdin_once: container.stdin_once };
         let request = v1::AttachRequest { container_id, stdin, stdout, stderr: stderr && !tty, tty };
-        Ok(calls::for_pod(named(&pod), self.runtime.attach(request, size(window))).await?)
+        Ok(calls::for_pod(named(&pod), self.runtime.attach(request, terms)).await?)
     }
 
     async fn sandbox(&self, pod: &PodRef) -> Result<String, HostError> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use cri::attach::Terms;
 use cri::keys::{self, Map};
 use cri::{ByteStream, Error, ExecSession, LogRotation, Runtime, names, v1};
 use tokio::sync::{mpsc, watch};
@@ -413,7 +414,7 @@ impl Runtime for Fake {
         Err(Error::unimplemented("exec"))
     }
 
-    async fn attach(&self, _: v1::AttachRequest, _: Option<(u16, u16)>) -> Result<ExecSession, Error> {
+    async fn attach(&self, _: v1::AttachRequest, _: Terms) -> Result<ExecSession, Error> {
         Err(Error::unimplemented("attach"))
     }
 

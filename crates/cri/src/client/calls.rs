@@ -9,6 +9,7 @@ use tonic::{Request, Status, Streaming};
 use super::Client;
 use super::answer::{ended, error_of, fits, reserved, spoken, within};
 use super::streaming::{self, OpenError, Transport, Wanted, Whose};
+use crate::attach::Terms;
 use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
@@ -46,24 +47,39 @@ macro_rules! call {
 #[derive(Clone)]
 enum Ask {
     Exec(v1::ExecRequest),
-    Attach(v1::AttachRequest),
+    Attach(v1::AttachRequest, StdinOnce),
 }
+
+type StdinOnce = bool;
 
 impl Ask {
     fn call(&self) -> &'static str {
         match self {
             Self::Exec(_) => "exec",
-            Self::Attach(_) => "attach",
+            Self::Attach(..) => "attach",
         }
     }
 
     fn wanted(&self) -> Wanted {
         match self {
-            Self::Exec(v1::ExecRequest { stdin, stdout, stderr, tty, .. }) => {
-                Wanted { whose: Whose::Command, stdin: *stdin, stdout: *stdout, stderr: *stderr, tty: *tty }
-            }
-            Self::Attach(v1::AttachRequest { stdin, stdout, stderr, tty, .. }) => {
-                Wanted { whose: Whose::Container, stdin: *stdin, stdout: *stdout, stderr: *stderr, tty: *tty }
+            Self::Exec(v1::ExecRequest { stdin, stdout, stderr, tty, .. }) => Wanted {
+                whose: Whose::Command,
+                stdin: *stdin,
+                stdin_ends: true,
+                stdout: *stdout,
+                stderr: *stderr,
+                tty: *tty,
+            },
+            Self::Attach(v1::AttachRequest { stdin, stdout, stderr, tty, .. }, stdin_once) => {
+                let stdin_ends = *stdin_once && !*tty;
+                Wanted {
+                    whose: Whose::Container,
+                    stdin: *stdin,
+                    stdin_ends,
+                    stdout: *stdout,
+                    stderr: *stderr,
+                    tty: *tty,
+                }
             }
         }
     }
@@ -76,7 +92,7 @@ impl Client {
             // An address is good for one try.
             let url = match ask.clone() {
                 Ask::Exec(request) => call!(self.runtime.exec(request))?.url,
-                Ask::Attach(request) => call!(self.runtime.attach(request))?.url,
+                Ask::Attach(request, _) => call!(self.runtime.attach(request))?.url,
             };
             let opening = streaming::open(&url, transport, (ask.wanted(), window));
             if let Some(session) = self.opened((ask.call(), transport), opening).await? {
@@ -217,8 +233,8 @@ impl Runtime for Client {
         self.session(Ask::Exec(request), window).await
     }
 
-    async fn attach(&self, request: v1::AttachRequest, window: Option<(u16, u16)>) -> Result<ExecSession, Error> {
-        self.session(Ask::Attach(request), window).await
+    async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
+        self.session(Ask::Attach(request, terms.stdin_once), terms.window).await
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

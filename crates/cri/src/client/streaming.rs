@@ -10,10 +10,10 @@ mod websocket;
 use std::pin::pin;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backlog::{BEHIND_MAX_BYTES, Behind, Feed, backlog};
+use crate::backlog::{BEHIND_MAX_BYTES, Sink, backlog};
 use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use crate::{Error, ExecSession};
 
@@ -39,6 +39,8 @@ pub(super) enum Whose {
 pub(super) struct Wanted {
     pub(super) whose: Whose,
     pub(super) stdin: bool,
+    /// The end of the input is passed on. Where a container's is not to end, runtimes take it for that of the session.
+    pub(super) stdin_ends: bool,
     pub(super) stdout: bool,
     pub(super) stderr: bool,
     pub(super) tty: bool,
@@ -84,8 +86,8 @@ pub(super) async fn open(
         }
     };
     let (stdin, our_stdin) = wanted.stdin.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
-    let (stdout, our_stdout) = wanted.stdout.then(|| output(wanted.whose)).unzip();
-    let (stderr, our_stderr) = wanted.stderr_apart().then(|| output(wanted.whose)).unzip();
+    let (stdout, our_stdout) = output(wanted.stdout, wanted.whose);
+    let (stderr, our_stderr) = output(wanted.stderr_apart(), wanted.whose);
     let (resize, sizes) = mpsc::channel(SIZES);
     let (mut ended, exit) = oneshot::channel();
     let (frames, queued) = mpsc::channel(FRAMES);
@@ -94,7 +96,7 @@ pub(super) async fn open(
         let _queued = frames.send(Resize { width, height }.to_frame()).await;
     }
     if let Some(stdin) = our_stdin {
-        tokio::spawn(send_stdin(stdin, frames.clone()));
+        tokio::spawn(send_stdin(stdin, wanted, frames.clone()));
     }
     tokio::spawn(send_sizes(sizes, frames));
     tokio::spawn(async move {
@@ -118,25 +120,18 @@ pub(super) async fn open(
 type Reading = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Both ends of an output.
-fn output(whose: Whose) -> (Reading, Output) {
+fn output(wanted: bool, whose: Whose) -> (Option<Reading>, Sink) {
     match whose {
+        _ if !wanted => (None, Sink::Nobody),
         Whose::Command => {
             let (theirs, ours) = tokio::io::duplex(PIPE_BYTES);
-            (Box::new(theirs), Output::Pipe(ours))
+            (Some(Box::new(theirs)), Sink::Pipe(Box::new(ours)))
         }
         Whose::Container => {
             let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
-            (Box::new(backlog), Output::Backlog(feed))
+            (Some(Box::new(backlog)), Sink::Backlog(feed))
         }
     }
-}
-
-/// Our end of one.
-enum Output {
-    /// Waits for its reader.
-    Pipe(DuplexStream),
-    /// Does not.
-    Backlog(Feed),
 }
 
 enum Writer {
@@ -243,14 +238,14 @@ async fn write(mut writer: Writer, mut queued: mpsc::Receiver<Bytes>, over: ones
 }
 
 /// Passes the output on until the error channel tells how the command ended.
-async fn read(mut reader: Reader, (mut stdout, mut stderr): (Option<Output>, Option<Output>)) -> Result<i32, Error> {
+async fn read(mut reader: Reader, (mut stdout, mut stderr): (Sink, Sink)) -> Result<i32, Error> {
     let broken = |error: &str| Error::unavailable(format!("the session broke off before its end: {error}"));
     loop {
         let message = reader.receive().await.map_err(|error| broken(&error))?;
         let message = message.ok_or_else(|| broken("the runtime closed it"))?;
         match channel::split(message) {
-            Some((channel::STDOUT, bytes)) => pass(&mut stdout, &bytes).await?,
-            Some((channel::STDERR, bytes)) => pass(&mut stderr, &bytes).await?,
+            Some((channel::STDOUT, bytes)) => stdout.pass(&bytes).await?,
+            Some((channel::STDERR, bytes)) => stderr.pass(&bytes).await?,
             Some((channel::ERROR, bytes)) if !bytes.is_empty() => {
                 return match Outcome::parse(&bytes) {
                     Outcome::Success => Ok(0),
@@ -263,29 +258,17 @@ async fn read(mut reader: Reader, (mut stdout, mut stderr): (Option<Output>, Opt
     }
 }
 
-/// A reader that went away makes the rest of its stream worthless, not the session.
-async fn pass(stream: &mut Option<Output>, bytes: &[u8]) -> Result<(), Behind> {
-    match stream {
-        Some(Output::Pipe(writer)) => {
-            if writer.write_all(bytes).await.is_err() {
-                *stream = None;
-            }
-        }
-        Some(Output::Backlog(feed)) => feed.push(bytes)?,
-        None => {}
-    }
-    Ok(())
-}
-
-async fn send_stdin(mut stdin: DuplexStream, messages: mpsc::Sender<Bytes>) {
+async fn send_stdin(mut stdin: DuplexStream, wanted: Wanted, messages: mpsc::Sender<Bytes>) {
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = stdin.read(&mut chunk).await {
         if messages.send(channel::frame(channel::STDIN, &chunk[..length])).await.is_err() {
             return;
         }
     }
-    // A session that has ended needs no end of its input.
-    let _ended = messages.send(channel::frame(channel::CLOSE, &[channel::STDIN])).await;
+    if wanted.stdin_ends {
+        // A session that has ended needs no end of its input.
+        let _ended = messages.send(channel::frame(channel::CLOSE, &[channel::STDIN])).await;
+    }
 }
 
 async fn send_sizes(mut sizes: mpsc::Receiver<(u16, u16)>, messages: mpsc::Sender<Bytes>) {

@@ -1,3 +1,4 @@
+use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -119,7 +120,7 @@ async fn attach(world: &World, id: &str, streams: &str) -> ExecSession {
         stderr: streams.contains('e'),
         tty: streams.contains('t'),
     };
-    world.client.attach(request, Some((77, 33))).await.unwrap()
+    world.client.attach(request, Terms { window: Some((77, 33)), stdin_once: false }).await.unwrap()
 }
 
 /// Reads until the text was there.
@@ -150,6 +151,35 @@ fn a_container_is_attached_to_until_it_ends() {
         assert_eq!(String::from_utf8_lossy(&err), "err\nerr\n");
         assert_eq!(second.exit.await.unwrap(), Ok(0), "it ended, whatever its code");
         assert_eq!(world.exited(&id).await.exit_code, 7);
+        world.remove(&sandbox).await;
+        world
+    });
+}
+
+#[test]
+fn the_end_of_what_is_typed_is_the_inputs_only_where_it_is_for_once() {
+    with_each(|world| async move {
+        let (sandbox, id) = interactive(&world, "kept", "read a; echo got $a; read b; echo got $b", false).await;
+        let mut first = attach(&world, &id, "io").await;
+        first.stdin.take().unwrap().write_all(b"one\n").await.unwrap();
+        until(&mut first, "got one\n").await;
+        let mut second = attach(&world, &id, "i").await;
+        second.stdin.take().unwrap().write_all(b"two\n").await.unwrap();
+        until(&mut first, "got two\n").await;
+        assert_eq!(first.exit.await.unwrap(), Ok(0));
+        world.remove(&sandbox).await;
+
+        let sandbox = world.sandbox("once").await;
+        let mut request = world.container_request(("once", &sandbox), "cat; echo eof");
+        let config = request.config.as_mut().unwrap();
+        (config.stdin, config.stdin_once) = (true, true);
+        let id = world.client.create_container(request).await.unwrap().container_id;
+        world.client.start_container(v1::StartContainerRequest { container_id: id.clone() }).await.unwrap();
+        let request = v1::AttachRequest { container_id: id, stdin: true, stdout: true, ..Default::default() };
+        let terms = Terms { stdin_once: true, ..Terms::default() };
+        let mut session = world.client.attach(request, terms).await.unwrap();
+        session.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
+        assert_eq!(all(session.stdout).await, b"hello\neof\n");
         world.remove(&sandbox).await;
         world
     });

@@ -1,5 +1,6 @@
 //! Sessions on containers' own streams, and connections to pods' ports.
 
+use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -18,7 +19,7 @@ fn request(id: &str, streams: &str) -> v1::AttachRequest {
 }
 
 async fn attach(world: &World, id: &str, streams: &str) -> ExecSession {
-    world.docker.attach(request(id, streams), None).await.unwrap()
+    world.docker.attach(request(id, streams), Terms::default()).await.unwrap()
 }
 
 /// A running container with an input.
@@ -83,7 +84,8 @@ async fn a_terminal_is_attached_to_and_outlives_the_session() {
     let Some(world) = World::new() else { return };
     let sandbox = world.run().await.unwrap();
     let id = run(&world, &sandbox, "while read line; do stty size; done", |config| config.tty = true).await;
-    let mut session = world.docker.attach(request(&id, "iot"), Some((77, 33))).await.unwrap();
+    let mut session =
+        world.docker.attach(request(&id, "iot"), Terms { window: Some((77, 33)), stdin_once: false }).await.unwrap();
     session.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
     assert_eq!(read(&mut session.stdout, 9).await, "\r\n33 77\r\n");
     drop(session);
@@ -136,7 +138,7 @@ async fn s_f10_wrong_requests_get_typed_errors() {
         (&id, "ot", Code::InvalidArgument),
         (&id, "io", Code::FailedPrecondition),
     ] {
-        let error = world.docker.attach(request(id, streams), None).await.err();
+        let error = world.docker.attach(request(id, streams), Terms::default()).await.err();
         assert_eq!(error.map(|error| error.code), Some(code), "{streams}");
     }
     world.remove_sandbox(&sandbox).await.unwrap();

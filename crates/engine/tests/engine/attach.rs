@@ -1,6 +1,7 @@
 //! Sessions on containers' own streams.
 
 use crate::world::{World, eventually, shell, with_world};
+use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -17,7 +18,7 @@ fn request(id: &str, streams: &str) -> v1::AttachRequest {
 }
 
 async fn attach(world: &World, id: &str, streams: &str) -> ExecSession {
-    world.engine().attach(request(id, streams), None).await.unwrap()
+    world.engine().attach(request(id, streams), Terms::default()).await.unwrap()
 }
 
 /// Creates and starts a container with an input.
@@ -74,7 +75,7 @@ fn an_input_for_once_ends_with_the_first_session() {
         let mut first = attach(&world, &id, "io").await;
         first.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
         assert_eq!(read(&mut first.stdout, 10).await, "hello\neof\n");
-        let error = world.engine().attach(request(&id, "io"), None).await.err().unwrap();
+        let error = world.engine().attach(request(&id, "io"), Terms::default()).await.err().unwrap();
         assert!(error.message.contains("ended with the first session"), "{error}");
         attach(&world, &id, "o").await;
         world
@@ -86,7 +87,11 @@ fn a_terminal_is_attached_to_and_outlives_the_session() {
     with_world(|world| async move {
         let script = "while read line; do stty size; done";
         let id = run(&world, "tty", script, |config| config.tty = true).await;
-        let mut session = world.engine().attach(request(&id, "iot"), Some((77, 33))).await.unwrap();
+        let mut session = world
+            .engine()
+            .attach(request(&id, "iot"), Terms { window: Some((77, 33)), stdin_once: false })
+            .await
+            .unwrap();
         session.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
         assert_eq!(read(&mut session.stdout, 9).await, "\r\n33 77\r\n");
         drop(session);
@@ -146,7 +151,7 @@ fn s_f10_wrong_requests_get_typed_errors() {
             (&id, "ot", Code::InvalidArgument),
             (&id, "io", Code::FailedPrecondition),
         ] {
-            let error = world.engine().attach(request(id, streams), None).await.err();
+            let error = world.engine().attach(request(id, streams), Terms::default()).await.err();
             assert_eq!(error.map(|error| error.code), Some(code), "{streams}");
         }
         world

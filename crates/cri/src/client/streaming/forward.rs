@@ -160,16 +160,22 @@ async fn receive(
 ) -> Result<(), String> {
     let mut told = false;
     while let Some((channel, bytes)) = messages.next().await? {
-        match (channel, bytes.first()) {
-            (PORT_DATA, Some(_)) => {
-                if to_user.write_all(&bytes).await.is_err() {
-                    return Ok(());
-                }
+        let passed = match (channel, bytes.first()) {
+            (PORT_DATA, Some(_)) => to_user.write_all(&bytes).await,
+            (PORT_ERROR, Some(_)) => {
+                tell(failure, &bytes);
+                Ok(())
             }
-            (PORT_ERROR, Some(_)) => tell(failure, &bytes),
-            (channel::CLOSE, Some(&PORT_ERROR)) => told = true,
+            (channel::CLOSE, Some(&PORT_ERROR)) => {
+                told = true;
+                Ok(())
+            }
             (channel::CLOSE, Some(&PORT_DATA)) => break,
-            _ => {}
+            _ => Ok(()),
+        };
+        if passed.is_err() {
+            // Nobody listens any more.
+            return Ok(());
         }
     }
     if !told {
