@@ -8,6 +8,7 @@ mod spdy;
 mod websocket;
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
@@ -24,6 +25,9 @@ const PIPE_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 16 << 10;
 const FRAMES: usize = 16;
 const SIZES: usize = 16;
+/// containerd passes input on a moment before it listens to a container's output, and does not say when it does: an answer
+/// that comes at once would be lost. No person types that fast.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Whose streams they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +263,9 @@ async fn read(mut reader: Reader, (mut stdout, mut stderr): (Sink, Sink)) -> Res
 }
 
 async fn send_stdin(mut stdin: DuplexStream, wanted: Wanted, messages: mpsc::Sender<Bytes>) {
+    if wanted.whose == Whose::Container {
+        tokio::time::sleep(SETTLE).await;
+    }
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = stdin.read(&mut chunk).await {
         if messages.send(channel::frame(channel::STDIN, &chunk[..length])).await.is_err() {
