@@ -4,6 +4,7 @@ use super::*;
 mod credentials;
 mod faults;
 mod mirrors;
+mod proxies;
 mod redirects;
 mod resume;
 mod trust;
@@ -70,6 +71,22 @@ async fn s_b24_what_a_tag_means_is_found_out_however_little_the_registry_says() 
     let server = Server::start(head(404, told)).await;
     let missing = session(&registry(None, PATIENT), &server, None).digest().await.unwrap_err();
     assert!(matches!(missing, RegistryError::NotFound { .. }), "{missing}");
+}
+
+#[tokio::test]
+async fn s_b24_a_tag_that_moves_is_never_mixed() {
+    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    let told = format!("Docker-Content-Digest: {old}\r\n");
+    let server = Server::start(move |seen| match seen.method.as_str() {
+        "HEAD" => Reply::new(200, &told, "old"),
+        _ => Reply::ok("new"),
+    })
+    .await;
+    let registry = registry(None, PATIENT);
+    let session = session(&registry, &server, None);
+    assert_eq!(session.digest().await.unwrap(), old);
+    assert_eq!(session.manifest().await.unwrap().digest, new, "what was fetched is what it is");
+    session.manifest_at(&old, 3).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -86,6 +86,16 @@ enum Way {
     PlainLoopback,
 }
 
+/// The environment's variable that sends requests for `url` through a proxy, if there is one.
+pub(super) fn proxy_variable(url: &Url) -> Option<&'static str> {
+    let names: &[_] = match (is_loopback(url), url.scheme()) {
+        (true, _) => &[],
+        (false, "https") => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        (false, _) => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    names.iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).copied()
+}
+
 /// The clients in use.
 pub(super) struct Clients {
     connect_within: Duration,
@@ -135,6 +145,7 @@ impl Clients {
             .referer(false)
             .user_agent(USER_AGENT)
             .connect_timeout(tls.connect_within.unwrap_or(self.connect_within))
+            // Layers that come at once have a connection each, and none waits for another's share of a window.
             .http1_only()
             .http1_max_headers(MAX_HEADERS)
             .tcp_nodelay(true)
