@@ -1,5 +1,6 @@
 //! Names, removal, and what is left after a crash or damage.
 
+mod full;
 mod pulls;
 mod races;
 mod twins;
