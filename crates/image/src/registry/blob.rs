@@ -122,7 +122,10 @@ impl Blob {
         }
     }
 
-    fn next_host(&mut self, failure: RegistryError) {
+    fn next_host(&mut self, mut failure: RegistryError) {
+        if let RegistryError::Stalled { after, .. } = &mut failure {
+            *after = self.session.shared().pace.progress_within;
+        }
         if let Some(at) = self.hosts.pop_front() {
             self.session.failed(&self.session.endpoints[at], &failure);
         }

@@ -159,3 +159,25 @@ pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
     let seconds = answer.header(reqwest::header::RETRY_AFTER)?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s_b24_patience_has_an_end() {
+        let seconds = Duration::from_secs;
+        for (asked_for, waits) in [
+            (&[None, None, None][..], &[Some(seconds(1)), Some(seconds(2)), None][..]),
+            (&[Some(7), Some(8), Some(1)], &[Some(seconds(7)), Some(seconds(8)), None]),
+            (&[Some(30), Some(0)], &[Some(seconds(30)), Some(seconds(0))]),
+            (&[Some(20), Some(11)], &[Some(seconds(20)), None]),
+            (&[Some(31)], &[None]),
+            (&[Some(u64::MAX)], &[None]),
+        ] {
+            let mut patience = Patience::new(seconds(1));
+            let found: Vec<_> = asked_for.iter().map(|asked| patience.again(asked.map(seconds))).collect();
+            assert_eq!(found, waits, "{asked_for:?}");
+        }
+    }
+}

@@ -109,3 +109,14 @@ async fn nobody_there_is_told_with_the_host() {
     let text = error.to_string();
     assert!(text.contains(&format!("localhost:{port}")) && text.contains("refused"), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_host_is_forgotten_after_a_while() {
+    let (one, other) = (Endpoint::of("one.example").unwrap(), Endpoint::of("other.example").unwrap());
+    let mut notes = Notes::default();
+    notes.add(&one);
+    tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
+    assert!(notes.has(&one) && !notes.has(&other));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!notes.has(&one));
+}
