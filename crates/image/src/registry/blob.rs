@@ -225,7 +225,7 @@ impl Blob {
 }
 
 /// First byte, last byte and total of a `Content-Range`.
-fn parse_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn parse_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.trim().split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let total = match total {

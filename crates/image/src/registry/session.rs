@@ -22,11 +22,11 @@ const MANIFESTS: HeaderValue = HeaderValue::from_static(
 );
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// A manifest or an index; as much as registries take.
-pub(super) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// One reference's repository, with the credential that is shown to its registry.
 pub(crate) struct Session {
-    pub(super) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {

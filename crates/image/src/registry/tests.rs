@@ -1,6 +1,7 @@
 use super::testing::{IMPATIENT, PATIENT, Reply, Server, registry, session};
 use super::*;
 
+mod any_input;
 mod credentials;
 mod faults;
 mod mirrors;
