@@ -20,6 +20,9 @@ use tokio::sync::watch;
 /// Nothing here takes this long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is held back is not to be taken for a registry that stalls.
+pub(super) const NEVER: Duration = Duration::from_secs(3600);
+
 /// What is served under a digest.
 #[derive(Clone)]
 struct Content {
@@ -53,7 +56,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new() -> Self {
-        Self::with(PullConfig::default(), PATIENCE).await
+        Self::with(PullConfig::default(), NEVER).await
     }
 
     pub(super) async fn with(config: PullConfig, progress_within: Duration) -> Self {
