@@ -75,7 +75,7 @@ fn s_b24_what_is_wrong_is_told_and_leaves_nothing() {
         ("stalled", (layer.hex(), Fault::StallAfter(1000)), "stalled"),
         ("stalled manifest", ("/manifests/", Fault::StallAfter(10)), "stalled"),
         ("never whole", (layer.hex(), Fault::CloseAfter(0)), "127.0.0.1"),
-        ("forbidden", ("/blobs/", Fault::Status(403, "")), "403"),
+        ("forbidden", ("/blobs/", Fault::Status(403, "")), "refuses"),
         ("in a circle", ("/manifests/", Fault::RedirectTo(String::new())), "redirect"),
     ];
     for (name, (path, fault), expected) in cases {
