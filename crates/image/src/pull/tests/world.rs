@@ -7,6 +7,7 @@ use crate::reference::Reference;
 use crate::registry::{Registry, RegistryConfig};
 use crate::store::{Image, Store};
 use crate::testing::{LAYER, Layout, listing};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(super) const NEVER: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 struct Content {
     media_type: Option<String>,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Only so much is given, and the rest when the test lets it go on.
     held_after: Option<usize>,
 }
@@ -85,7 +86,11 @@ impl World {
 
     /// Serves bytes under a digest, which may be a wrong one.
     pub(super) fn put(&self, digest: &str, media_type: Option<&str>, bytes: &[u8]) {
-        let content = Content { media_type: media_type.map(str::to_owned), bytes: bytes.to_vec(), held_after: None };
+        let content = Content {
+            media_type: media_type.map(str::to_owned),
+            bytes: Bytes::copy_from_slice(bytes),
+            held_after: None,
+        };
         self.site.contents.lock().unwrap().insert(digest.to_owned(), content);
     }
 
