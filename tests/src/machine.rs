@@ -162,6 +162,12 @@ impl Machine {
         daemon.flags(&socket)
     }
 
+    /// However full the disk is on which the suites run, no image goes for it; unless a test is about that.
+    fn threshold_flag(&self) -> Option<&'static str> {
+        let own = self.options.flags.iter().any(|flag| flag.starts_with("--image-gc-high-threshold"));
+        (!own).then_some("--image-gc-high-threshold=100")
+    }
+
     pub fn start_kubelet(&mut self) {
         assert!(self.kubelet.is_none(), "one kubelet at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log");
@@ -180,8 +186,7 @@ impl Machine {
             .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
-            // However full the disk is on which the suites run.
-            .arg("--image-gc-high-threshold=100")
+            .args(self.threshold_flag())
             .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())

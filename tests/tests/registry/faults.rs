@@ -6,6 +6,9 @@ use e2e::oci::{self, Blob, Image, Packing};
 use e2e::registry::{self, Access, Fault, PASSWORD, Proxy, Registry, Wire};
 use serde_json::{Value, json};
 
+/// Requests whose path holds this fail so, so many of them.
+type Rule = (&'static str, Fault, u32);
+
 /// Layers of half a megabyte, so that a connection can break in their middle.
 fn large(dice: &mut Dice, layers: usize) -> Image {
     let own = (0..layers).map(|number| random_layer(dice, &number.to_string(), 512 << 10));
@@ -22,7 +25,7 @@ fn s_b24_a_pull_outlives_what_passes() {
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let other = Proxy::start(&registry);
     let close = |bytes| Fault::CloseAfter(bytes);
-    let cases: [(&str, Vec<(&str, Fault, u32)>); 9] = [
+    let cases: [(&str, Vec<Rule>); 9] = [
         ("harmless", vec![]),
         ("closed", vec![("/blobs/", close(100_000), 6)]),
         ("closed-at-once", vec![("/blobs/", close(0), 2)]),
