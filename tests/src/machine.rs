@@ -2,7 +2,7 @@
 
 use crate::daemon::Docker;
 use crate::faults::Faults;
-use crate::{Census, Daemon, Runtime, await_some, await_true, http};
+use crate::{Census, Daemon, Runtime, await_some, await_true, http, registry};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
@@ -168,6 +168,18 @@ impl Machine {
         (!own).then_some("--image-gc-high-threshold=100")
     }
 
+    /// What is not here is asked of no registry of the world: names without a host lead nowhere, unless a test says where.
+    fn registries_flag(&self) -> Option<String> {
+        let own = self.options.flags.iter().any(|flag| flag.starts_with("--registry-config-dir"));
+        if own || self.options.runtime != Runtime::Embedded {
+            return None;
+        }
+        let dir = self.dir.join("registries");
+        // The discard service, which nobody runs.
+        registry::write_hosts(&dir, "docker.io", "server = \"http://127.0.0.1:9\"\n");
+        Some(format!("--registry-config-dir={}", dir.display()))
+    }
+
     pub fn start_kubelet(&mut self) {
         assert!(self.kubelet.is_none(), "one kubelet at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log");
@@ -187,6 +199,7 @@ impl Machine {
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
             .args(self.threshold_flag())
+            .args(self.registries_flag())
             .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())
