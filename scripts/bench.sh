@@ -8,6 +8,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/setup.sh test
+scripts/setup.sh bench
 cargo build --release -p kubelet -p bench
 exec target/x86_64-unknown-linux-gnu/release/bench "$@"

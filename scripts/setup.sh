@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on a Debian machine. Run by the other scripts; does nothing twice.
 #   setup.sh run     to build the kubelet and its demonstration images
-#   setup.sh test    also what the tests and the benchmark compare with
+#   setup.sh test    also what the tests need and compare with
+#   setup.sh bench   also what only the benchmark compares with
 set -euo pipefail
 
 packages=(gcc libc6-dev curl)
-if [ "${1:-run}" = test ]; then
+what=${1:-run}
+if [ "$what" = test ] || [ "$what" = bench ]; then
   packages+=(iproute2 nftables bsdutils qemu-system-x86 kmod cpio)
   # The other runtimes.
   packages+=(docker.io containerd containernetworking-plugins)
+  # A registry, passwords for it, and another way to unpack images.
+  packages+=(docker-registry apache2-utils umoci)
+fi
+if [ "$what" = bench ]; then
+  packages+=(podman)
 fi
 
 missing=()

@@ -104,12 +104,18 @@ fn ours<'a>(machine: &'a Machine, name: &str) -> Side<'a> {
 }
 
 fn containerds<'a>(containerd: &'a Containerd, name: &str) -> Side<'a> {
+    // In the namespace of pods the CRI plugin gives each image a second name, by which it would stay.
+    let ctr = || {
+        let mut ctr = Command::new("/usr/bin/ctr");
+        ctr.arg("--address").arg(containerd.socket()).args(["--namespace", "bench", "images"]);
+        ctr
+    };
     let (pulled, removed) = (name.to_owned(), name.to_owned());
     let pull = move || {
-        run(containerd.ctr().args(["images", "pull", "--plain-http", &pulled]))?;
+        run(ctr().args(["pull", "--plain-http", &pulled]))?;
         Ok(None)
     };
-    side("ctr image pull", pull, move || run(containerd.ctr().args(["images", "rm", "--sync", &removed])))
+    side("ctr image pull", pull, move || run(ctr().args(["rm", "--sync", &removed])))
 }
 
 fn podmans<'a>(dir: PathBuf, name: &str) -> Side<'a> {

@@ -2,7 +2,7 @@
 
 use crate::daemon::Docker;
 use crate::faults::Faults;
-use crate::{Census, Daemon, Runtime, await_some, await_true, http};
+use crate::{Census, Daemon, Runtime, await_some, await_true, http, registry};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
@@ -162,6 +162,24 @@ impl Machine {
         daemon.flags(&socket)
     }
 
+    /// However full the disk is on which the suites run, no image goes for it; unless a test is about that.
+    fn threshold_flag(&self) -> Option<&'static str> {
+        let own = self.options.flags.iter().any(|flag| flag.starts_with("--image-gc-high-threshold"));
+        (!own).then_some("--image-gc-high-threshold=100")
+    }
+
+    /// What is not here is asked of no registry of the world: names without a host lead nowhere, unless a test says where.
+    fn registries_flag(&self) -> Option<String> {
+        let own = self.options.flags.iter().any(|flag| flag.starts_with("--registry-config-dir"));
+        if own || self.options.runtime != Runtime::Embedded {
+            return None;
+        }
+        let dir = self.dir.join("registries");
+        // The discard service, which nobody runs.
+        registry::write_hosts(&dir, "docker.io", "server = \"http://127.0.0.1:9\"\n");
+        Some(format!("--registry-config-dir={}", dir.display()))
+    }
+
     pub fn start_kubelet(&mut self) {
         assert!(self.kubelet.is_none(), "one kubelet at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log");
@@ -180,8 +198,8 @@ impl Machine {
             .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
-            // However full the disk is on which the suites run.
-            .arg("--image-gc-high-threshold=100")
+            .args(self.threshold_flag())
+            .args(self.registries_flag())
             .args(self.runtime_flags())
             .args(&self.options.flags)
             .stdin(Stdio::null())

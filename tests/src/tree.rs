@@ -117,7 +117,7 @@ pub fn differences(one: (&str, &Tree), other: (&str, &Tree)) -> Vec<String> {
     for path in one.keys().chain(other.keys().filter(|path| !one.contains_key(*path))) {
         let line = match (one.get(path), other.get(path)) {
             (Some(a), Some(b)) if a == b => continue,
-            (Some(a), Some(b)) => format!("{}", apart((name, a), (other_name, b))),
+            (Some(a), Some(b)) => apart((name, a), (other_name, b)),
             (Some(_), None) => format!("only {name} has it"),
             (None, _) => format!("only {other_name} has it"),
         };

@@ -174,7 +174,7 @@ fn inherited_group(_: &Tree, umoci: &mut Tree, containerd: &mut Tree) {
 }
 
 #[test]
-fn generated_images_unpack_as_umoci_and_containerd_unpack_them() {
+fn s_b05_s_b13_generated_images_unpack_as_umoci_and_containerd_unpack_them() {
     if !Runtime::Containerd.is_available() || !e2e::registry::is_there("umoci", "umoci") {
         return;
     }

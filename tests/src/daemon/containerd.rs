@@ -35,7 +35,7 @@ impl Containerd {
         ctr
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("containerd.sock")
     }
 

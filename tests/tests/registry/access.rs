@@ -143,7 +143,7 @@ fn a_password_from_dockers_configuration_a_secret_and_a_provider() {
 }
 
 #[test]
-fn a_token_is_asked_for_once_and_goes_to_its_registry_alone() {
+fn s_b23_a_token_is_asked_for_once_and_goes_to_its_registry_alone() {
     if !registry::is_available() {
         return;
     }

@@ -27,6 +27,7 @@ fn a_kubelet_killed_in_a_pull_lists_only_what_is_whole() {
     let name = format!("{}/crash/app:1", proxy.host());
     let total: u64 = image.blobs().map(|blob| blob.bytes.len() as u64).sum();
     let mut machine = machine(&[]);
+    let tail = after_the_last_byte(&machine, &proxy, (&name, total));
     let mut listed = 0;
     for round in 0..kills {
         let mut container = verifying(LAYERS);
@@ -38,7 +39,8 @@ fn a_kubelet_killed_in_a_pull_lists_only_what_is_whole() {
         proxy.stop_after(bytes);
         pod(&machine, "crash", &name, &container);
         proxy.await_passed(bytes);
-        let until = Instant::now() + Duration::from_micros(dice.below(if held { 3_000 } else { 60_000 }));
+        let moments = if held { Duration::from_millis(3) } else { tail * 3 / 2 };
+        let until = Instant::now() + Duration::from_micros(dice.below(moments.as_micros() as u64 + 1));
         while Instant::now() < until {
             std::hint::spin_loop();
         }
@@ -64,6 +66,23 @@ fn a_kubelet_killed_in_a_pull_lists_only_what_is_whole() {
     }
     println!("listed after {listed} of {kills} kills");
     finish(machine);
+}
+
+/// How long an image takes from the last of its bytes until it is listed, so that both sides of that moment are met.
+fn after_the_last_byte(machine: &Machine, proxy: &Proxy, (name, bytes): (&str, u64)) -> Duration {
+    proxy.stop_after(bytes);
+    pod(machine, "crash", name, &json!({"command": ["true"], "spec": {"restartPolicy": "Never"}}));
+    proxy.await_passed(bytes);
+    let begun = Instant::now();
+    await_some("the image is listed", || {
+        let listed = machine.cli(&["image", "list"]);
+        if listed.contains("crash/app") { Ok(()) } else { Err(listed) }
+    });
+    let took = begun.elapsed();
+    proxy.heal();
+    machine.await_phase("crash", "Succeeded");
+    clear(machine);
+    took
 }
 
 /// No pod, no image, and nothing half-done: the next round begins from nothing.

@@ -6,6 +6,9 @@ use e2e::oci::{self, Blob, Image, Packing};
 use e2e::registry::{self, Access, Fault, PASSWORD, Proxy, Registry, Wire};
 use serde_json::{Value, json};
 
+/// Requests whose path holds this fail so, so many of them.
+type Rule = (&'static str, Fault, u32);
+
 /// Layers of half a megabyte, so that a connection can break in their middle.
 fn large(dice: &mut Dice, layers: usize) -> Image {
     let own = (0..layers).map(|number| random_layer(dice, &number.to_string(), 512 << 10));
@@ -22,7 +25,7 @@ fn s_b24_a_pull_outlives_what_passes() {
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let other = Proxy::start(&registry);
     let close = |bytes| Fault::CloseAfter(bytes);
-    let cases: [(&str, Vec<(&str, Fault, u32)>); 9] = [
+    let cases: [(&str, Vec<Rule>); 9] = [
         ("harmless", vec![]),
         ("closed", vec![("/blobs/", close(100_000), 6)]),
         ("closed-at-once", vec![("/blobs/", close(0), 2)]),
@@ -75,7 +78,7 @@ fn s_b24_what_is_wrong_is_told_and_leaves_nothing() {
         ("stalled", (layer.hex(), Fault::StallAfter(1000)), "stalled"),
         ("stalled manifest", ("/manifests/", Fault::StallAfter(10)), "stalled"),
         ("never whole", (layer.hex(), Fault::CloseAfter(0)), "127.0.0.1"),
-        ("forbidden", ("/blobs/", Fault::Status(403, "")), "403"),
+        ("forbidden", ("/blobs/", Fault::Status(403, "")), "refuses"),
         ("in a circle", ("/manifests/", Fault::RedirectTo(String::new())), "redirect"),
     ];
     for (name, (path, fault), expected) in cases {

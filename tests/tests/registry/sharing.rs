@@ -2,12 +2,13 @@
 
 use crate::{finish, machine, pod, random_layer, verifying};
 use e2e::dice::Dice;
-use e2e::oci::{self, Image, Packing, sha256};
+use e2e::oci::{self, Image, Packing};
 use e2e::registry::{self, Access, Proxy, Registry, Wire};
 use e2e::{await_some, tree};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 const IMAGES: usize = 20;
 const SHARED: usize = 10;
@@ -72,7 +73,7 @@ fn twenty_images_with_ten_shared_layers_and_a_hundred_callers() {
         .map(|_| {
             let mut command = Command::new(e2e::machine::kubelet_binary());
             command.args(["image", "pull", "--quiet", &format!("--run-dir={}", machine.run_dir.display()), &name]);
-            command.stdout(std::process::Stdio::null()).spawn().expect("runs")
+            command.stdout(Stdio::null()).spawn().expect("runs")
         })
         .collect();
     for mut caller in callers {
@@ -83,9 +84,9 @@ fn twenty_images_with_ten_shared_layers_and_a_hundred_callers() {
 }
 
 /// Each content lies in the store once, and nothing else does: disk use is that of the unique bytes.
-fn kept_once(layers: &std::path::Path, images: &[Image]) {
+fn kept_once(layers: &Path, images: &[Image]) {
     let tree = tree::read(layers);
-    let mut files: BTreeMap<&str, Vec<&std::path::Path>> = BTreeMap::new();
+    let mut files: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
     for (path, node) in &tree {
         if let tree::Kind::File { size_bytes: 1.., sha256 } = &node.kind
             && node.first_name == *path
@@ -99,5 +100,4 @@ fn kept_once(layers: &std::path::Path, images: &[Image]) {
         images.iter().flat_map(|image| &image.layers).map(|layer| layer.diff_id.as_str()).collect();
     let dirs = tree.iter().filter(|(path, _)| path.components().count() == 1).count();
     assert_eq!(dirs, unique.len(), "one directory a layer");
-    let _ = sha256;
 }

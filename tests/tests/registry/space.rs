@@ -5,10 +5,15 @@ use e2e::await_some;
 use e2e::dice::Dice;
 use e2e::layer::{Attributes, Layer};
 use e2e::oci::{self, Image, Packed, Packing};
-use e2e::registry::{self, Access, Registry, Wire};
+use e2e::registry::{self, Access, Proxy, Registry, Wire};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+/// Of the small disk; nothing of it is real but what is written.
+const DISK_BYTES: u64 = 2 << 30;
 
 /// Bytes of all files beneath a directory, as the disk counts them.
 fn used(dir: &Path) -> u64 {
@@ -82,6 +87,123 @@ fn a_pull_tells_what_it_does() {
     finish(machine);
 }
 
+/// What is under way is seen, and ends when nobody waits for it any more: nothing of it stays.
+#[test]
+fn a_pull_is_seen_and_ends_with_the_last_who_wants_it() {
+    if !registry::is_available() {
+        return;
+    }
+    let mut dice = Dice::from_env();
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let proxy = Proxy::start(&registry);
+    let own = (0..4).map(|number| random_layer(&mut dice, &number.to_string(), 1 << 20));
+    let image = Image::new([oci::busybox(Packing::Gzip)].into_iter().chain(own).collect());
+    registry.put("shop/app:1", &image);
+    let name = format!("{}/shop/app:1", proxy.host());
+    let half = image.blobs().map(|blob| blob.bytes.len() as u64).sum::<u64>() / 2;
+    let machine = machine(&[]);
+    let ingest = machine.dir.join("root/image-store/ingest");
+    let nothing_stays = || {
+        await_some("nothing of the pull stays", || {
+            let left = std::fs::read_dir(&ingest).into_iter().flatten().flatten().count();
+            if left == 0 { Ok(()) } else { Err(format!("{left} in {}", ingest.display())) }
+        });
+        assert!(!machine.cli(&["image", "list"]).contains("shop/app"));
+    };
+    proxy.stop_after(half);
+    pod(&machine, "wants", &name, &sleeping());
+    proxy.await_passed(half);
+    await_some("a percentage in ps", || {
+        let told = machine.cli(&["ps"]);
+        if told.contains("pulling ") && told.contains(" %") { Ok(()) } else { Err(told) }
+    });
+    machine.remove_manifest("wants.yaml");
+    machine.await_no_pods();
+    nothing_stays();
+    proxy.heal();
+
+    proxy.stop_after(half);
+    let mut command = Command::new(e2e::machine::kubelet_binary());
+    command.args(["image", "pull", &format!("--run-dir={}", machine.run_dir.display()), &name]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    proxy.await_passed(half);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("signalled");
+    assert!(!child.wait().expect("waited").success());
+    nothing_stays();
+    proxy.heal();
+    pod(&machine, "wants", &name, &sleeping());
+    machine.await_running("wants", "main");
+    finish(machine);
+}
+
+/// F-F01: on a disk that is nearly full unused images go by themselves, used ones stay whole.
+#[test]
+fn f_f01_a_full_disk_costs_what_nobody_uses() {
+    if !registry::is_available() {
+        return;
+    }
+    let mut dice = Dice::from_env();
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let shared = random_layer(&mut dice, "shared", 2 << 20);
+    let own = random_layer(&mut dice, "own", 20 << 20);
+    registry.put("shop/used:1", &Image::new(vec![oci::busybox(Packing::Gzip), shared.clone()]));
+    registry.put("shop/unused:1", &Image::new(vec![oci::busybox(Packing::Gzip), shared, own]));
+    let flags = ["--image-gc-high-threshold=70", "--image-gc-low-threshold=60", "--minimum-image-ttl-duration=1s"];
+    let mut machine = machine(&flags.map(str::to_owned));
+    let store = machine.dir.join("root/image-store");
+    machine.stop_kubelet();
+    let file = machine.dir.join("disk");
+    let Some(disk) = Disk::mount(&file, &store) else {
+        println!("skipped: no file system of a file can be mounted here");
+        machine.start_kubelet();
+        return finish(machine);
+    };
+    machine.start_kubelet();
+    pod(&machine, "used", &format!("{}/shop/used:1", registry.host()), &sleeping());
+    machine.await_running("used", "main");
+    let unused = format!("{}/shop/unused:1", registry.host());
+    machine.cli(&["image", "pull", &unused]);
+    // Now it is too full, and will not be without the unused image.
+    let ballast = std::fs::File::create(store.join("ballast")).expect("a file");
+    fallocate(&ballast, FallocateFlags::empty(), 0, DISK_BYTES * 7 / 10).expect("the disk has room");
+    let full = used(&store);
+    // Disks are looked at shortly after the start.
+    machine.stop_kubelet();
+    machine.start_kubelet();
+    await_some("the unused image goes", || {
+        let listed = machine.cli(&["image", "list"]);
+        if listed.contains("shop/unused") { Err(format!("{listed}; log:\n{}", machine.log())) } else { Ok(()) }
+    });
+    assert!(machine.cli(&["image", "list"]).contains("shop/used"));
+    assert!(used(&store) <= full - (20 << 20), "its space came back: {full} bytes, and now {}", used(&store));
+    machine.cli(&["exec", "used", "--", "/bin/sh", "-c", "cd / && cat sums/* | sha256sum -c -s"]);
+    machine.remove_manifest("used.yaml");
+    machine.await_no_pods();
+    machine.stop_kubelet();
+    drop(disk);
+    machine.start_kubelet();
+    finish(machine);
+}
+
+/// A small ext4 in a file, mounted until it is dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(file: &Path, at: &Path) -> Option<Disk> {
+        std::fs::File::create(file).and_then(|file| file.set_len(DISK_BYTES)).expect("a file");
+        e2e::daemon::run(Command::new("mkfs.ext4").arg("-q").arg(file));
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(file).arg(at).status().expect("mount");
+        mounted.success().then(|| Disk(at.to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The loop device goes with it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// S-B20: nobody but root looks into the store, reaches a socket, or runs what an image brings with set-user-id.
 #[test]
 fn s_b20_an_unprivileged_user_reaches_nothing() {
@@ -103,7 +225,9 @@ fn s_b20_an_unprivileged_user_reaches_nothing() {
     assert_eq!(programs.len(), 1, "{programs:?}");
     let as_nobody = |args: &[&str]| {
         let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-        Command::new("setpriv").args(nobody).args(args).output().expect("setpriv").status.success()
+        // setpriv itself keeps its capabilities until it executes something.
+        let command = Command::new("setpriv").args(nobody).arg("env").args(args).output();
+        command.expect("setpriv").status.success()
     };
     assert!(as_nobody(&["true"]), "the user can run something");
     let program = programs[0].display().to_string();

@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Connections to one host that may break, one after the other, without progress.
+/// Connections to one host that may break, one after the other, without progress. The waits between them are 14 s in all.
 const MAX_FRUITLESS: u32 = 5;
 /// Less than this is no progress: a host that gives a byte a connection would be asked for ever.
 const MIN_PROGRESS_BYTES: u64 = 16 << 10;
@@ -103,12 +103,13 @@ impl Blob {
         Ok(bytes)
     }
 
-    /// Decides what a failed connection means: another one to the same host, or the next host.
+    /// Decides what a failure in the middle means: another connection to the same host, or the next host.
     async fn broke(&mut self, failure: RegistryError) {
         self.body = None;
         self.fruitless += 1;
         let tries = match failure {
-            RegistryError::Broken { .. } => MAX_FRUITLESS,
+            // A network that went away for a moment takes new connections along.
+            RegistryError::Broken { .. } | RegistryError::Connect { .. } => MAX_FRUITLESS,
             // Each wait takes half of the time for progress, so that a dead connection leaves time for another.
             RegistryError::Stalled { .. } => 2,
             _ => 0,
@@ -117,11 +118,14 @@ impl Blob {
         if self.fruitless >= tries {
             self.next_host(failure);
         } else if self.fruitless > 1 {
-            tokio::time::sleep(self.session.shared().pace.first_wait.saturating_mul(self.fruitless)).await;
+            tokio::time::sleep(self.session.shared().pace.first_wait.saturating_mul(1 << self.fruitless)).await;
         }
     }
 
-    fn next_host(&mut self, failure: RegistryError) {
+    fn next_host(&mut self, mut failure: RegistryError) {
+        if let RegistryError::Stalled { after, .. } = &mut failure {
+            *after = self.session.shared().pace.progress_within;
+        }
         if let Some(at) = self.hosts.pop_front() {
             self.session.failed(&self.session.endpoints[at], &failure);
         }
@@ -138,6 +142,7 @@ impl Blob {
                     self.body = Some(body);
                     return Ok(());
                 }
+                Err(failure @ RegistryError::Connect { .. }) if self.given > 0 => self.broke(failure).await,
                 Err(failure) => self.next_host(failure),
             }
         }
@@ -220,7 +225,7 @@ impl Blob {
 }
 
 /// First byte, last byte and total of a `Content-Range`.
-fn parse_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn parse_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.trim().split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let total = match total {

@@ -3,7 +3,7 @@
 use super::body::{Answer, MAX_ERROR_BYTES, Secrets};
 use super::endpoint::{authority, redirected, same_origin};
 use super::error::{RegistryError, classify};
-use super::tls::{Clients, Tls};
+use super::tls::{Clients, Tls, proxy_variable};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode};
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Request<'_> {
             tracing::trace!(%host, asked, method = %self.method, "asking a registry");
             let response = match timeout(progress_within, request.send()).await {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) => return Err(classify(error, &host, &asked)),
+                Ok(Err(error)) => return Err(name_proxy(classify(error, &host, &asked), &url)),
                 Err(_) => return Err(RegistryError::Stalled { host, asked, after: progress_within }),
             };
             tracing::trace!(%host, asked, status = response.status().as_u16(), "a registry answered");
@@ -88,6 +88,18 @@ impl Request<'_> {
             asked: self.asked.to_owned(),
             reason: format!("more than {MAX_REDIRECTS} times"),
         })
+    }
+}
+
+/// Says that it may be the proxy which was not reached.
+fn name_proxy(error: RegistryError, url: &Url) -> RegistryError {
+    match (error, proxy_variable(url)) {
+        (RegistryError::Connect { host, reason }, Some(variable)) => {
+            let reason =
+                format!("{reason}; the way leads through the proxy that {variable} names, unless NO_PROXY says no");
+            RegistryError::Connect { host, reason }
+        }
+        (error, _) => error,
     }
 }
 
@@ -146,4 +158,26 @@ impl Patience {
 pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
     let seconds = answer.header(reqwest::header::RETRY_AFTER)?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s_b24_patience_has_an_end() {
+        let seconds = Duration::from_secs;
+        for (asked_for, waits) in [
+            (&[None, None, None][..], &[Some(seconds(1)), Some(seconds(2)), None][..]),
+            (&[Some(7), Some(8), Some(1)], &[Some(seconds(7)), Some(seconds(8)), None]),
+            (&[Some(30), Some(0)], &[Some(seconds(30)), Some(seconds(0))]),
+            (&[Some(20), Some(11)], &[Some(seconds(20)), None]),
+            (&[Some(31)], &[None]),
+            (&[Some(u64::MAX)], &[None]),
+        ] {
+            let mut patience = Patience::new(seconds(1));
+            let found: Vec<_> = asked_for.iter().map(|asked| patience.again(asked.map(seconds))).collect();
+            assert_eq!(found, waits, "{asked_for:?}");
+        }
+    }
 }

@@ -22,11 +22,11 @@ const MANIFESTS: HeaderValue = HeaderValue::from_static(
 );
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// A manifest or an index; as much as registries take.
-pub(super) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// One reference's repository, with the credential that is shown to its registry.
 pub(crate) struct Session {
-    pub(super) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
@@ -192,9 +192,15 @@ impl Inner {
 
     /// Notes that a host did not serve.
     pub(super) fn failed(&self, endpoint: &Endpoint, error: &RegistryError) {
-        tracing::debug!(host = %endpoint.host(), %error, "a registry's host failed");
-        if !endpoint.own && matches!(error, RegistryError::Connect { .. } | RegistryError::Stalled { .. }) {
+        let is_dead = matches!(
+            error,
+            RegistryError::Connect { .. } | RegistryError::Stalled { .. } | RegistryError::Certificate { .. }
+        );
+        if !endpoint.own && is_dead {
+            tracing::warn!(domain = self.reference.domain(), %error, "a registry's mirror is left alone for a while");
             self.shared.note_dead(endpoint);
+        } else {
+            tracing::debug!(host = %endpoint.host(), %error, "a registry's host failed");
         }
     }
 
@@ -324,7 +330,7 @@ impl Inner {
             let challenge = Challenge::of(answer.headers());
             // Its end is read, so that the connection can be used again.
             let _ = answer.document(MAX_ERROR_BYTES).await;
-            shown = Some(self.authorize(endpoint, &url, (&challenge, shown)).await?);
+            shown = Some(self.authorize(endpoint, &url, &challenge, shown).await?);
         }
     }
 
@@ -333,7 +339,8 @@ impl Inner {
         &self,
         endpoint: &Endpoint,
         url: &Url,
-        (challenge, refused): (&Challenge, Option<HeaderValue>),
+        challenge: &Challenge,
+        refused: Option<HeaderValue>,
     ) -> Result<HeaderValue, RegistryError> {
         let _turn = self.turn.lock().await;
         let key = self.token_key(endpoint, url);
@@ -400,7 +407,7 @@ pub(super) fn check_no_page(answer: &Answer) -> Result<(), RegistryError> {
 /// What an answer that is none of the good ones means.
 async fn refusal(answer: Answer, mut secrets: Secrets, with_login: bool) -> RegistryError {
     answer.signature.iter().for_each(|query| secrets.add_query(query));
-    let status = answer.status().as_u16();
+    let (status, at_home) = (answer.status().as_u16(), answer.at_home);
     let (host, asked) = (answer.host.clone(), answer.asked.clone());
     let wait = retry_after(&answer).map(|wait| format!("; it asks to wait for {} s", wait.as_secs()));
     let said = match answer.document(MAX_ERROR_BYTES).await {
@@ -409,10 +416,12 @@ async fn refusal(answer: Answer, mut secrets: Secrets, with_login: bool) -> Regi
     };
     match status {
         401 | 403 => {
-            let why = if with_login {
-                "the credential that was given does not allow it"
-            } else {
-                "it is not open to everybody, and no credential was given (or there is no such repository)"
+            let why = match (at_home, with_login) {
+                (false, _) => "the registry sent us there, and it lets nobody in",
+                (true, true) => "the credential that was given does not allow it",
+                (true, false) => {
+                    "it is not open to everybody, and no credential was given (or there is no such repository)"
+                }
             };
             RegistryError::Unauthorized { host, asked, reason: format!("{why}{said}") }
         }

@@ -110,6 +110,12 @@ impl Reply {
 }
 
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
+/// What a case of a table answers.
+pub(super) type Answering = fn(&Seen) -> Reply;
+/// Likewise, from a blob.
+pub(super) type Giving = fn(&[u8], &Seen) -> Reply;
+/// Whether an error is the right one.
+pub(super) type IsRight = fn(&RegistryError) -> bool;
 
 /// A server on loopback, as long as it lives.
 pub(super) struct Server {
@@ -120,18 +126,26 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_with(None, script).await
+        Self::start_at(0, script).await
+    }
+
+    pub(super) async fn start_at(port: u16, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(port, None, script).await
     }
 
     pub(super) async fn start_tls(
         tls: rustls::ServerConfig,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start_with(Some(TlsAcceptor::from(Arc::new(tls))), script).await
+        Self::start_with(0, Some(TlsAcceptor::from(Arc::new(tls))), script).await
     }
 
-    async fn start_with(tls: Option<TlsAcceptor>, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn start_with(
+        port: u16,
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, script): (_, Arc<Script>) = (seen.clone(), Arc::new(script));
@@ -159,6 +173,14 @@ impl Server {
 
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Stops listening; who is connected stays so.
+    pub(super) async fn stop(mut self) -> u16 {
+        self.accepting.abort();
+        // It was aborted: that is all it can say.
+        let _ = (&mut self.accepting).await;
+        self.port
     }
 
     /// The requests for targets that contain `part`.

@@ -1,9 +1,11 @@
 use super::testing::{IMPATIENT, PATIENT, Reply, Server, registry, session};
 use super::*;
 
+mod any_input;
 mod credentials;
 mod faults;
 mod mirrors;
+mod proxies;
 mod redirects;
 mod resume;
 mod trust;
@@ -73,6 +75,22 @@ async fn s_b24_what_a_tag_means_is_found_out_however_little_the_registry_says() 
 }
 
 #[tokio::test]
+async fn s_b24_a_tag_that_moves_is_never_mixed() {
+    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    let told = format!("Docker-Content-Digest: {old}\r\n");
+    let server = Server::start(move |seen| match seen.method.as_str() {
+        "HEAD" => Reply::new(200, &told, "old"),
+        _ => Reply::ok("new"),
+    })
+    .await;
+    let registry = registry(None, PATIENT);
+    let session = session(&registry, &server, None);
+    assert_eq!(session.digest().await.unwrap(), old);
+    assert_eq!(session.manifest().await.unwrap().digest, new, "what was fetched is what it is");
+    session.manifest_at(&old, 3).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_registry_on_this_machine_may_speak_plain_http_and_is_remembered_for_it() {
     let server = Server::start(|_| Reply::ok("{}")).await;
     let registry = registry(None, PATIENT);
@@ -91,4 +109,15 @@ async fn nobody_there_is_told_with_the_host() {
     assert!(matches!(error, RegistryError::Connect { .. }) && error.is_unavailable(), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&format!("localhost:{port}")) && text.contains("refused"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_host_is_forgotten_after_a_while() {
+    let (one, other) = (Endpoint::of("one.example").unwrap(), Endpoint::of("other.example").unwrap());
+    let mut notes = Notes::default();
+    notes.add(&one);
+    tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
+    assert!(notes.has(&one) && !notes.has(&other));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!notes.has(&one));
 }

@@ -77,13 +77,21 @@ fn read_pem(path: &Path) -> Result<Arc<[u8]>, String> {
 
 /// How a host is reached; a part of what makes two clients differ.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Way {
-    /// Through the environment's proxies, if there are any.
-    Network,
-    /// Never through a proxy.
-    Loopback,
+struct Way {
+    /// Never through the environment's proxies.
+    direct: bool,
     /// Without TLS: the system's certificate authorities need not be there.
-    PlainLoopback,
+    plain: bool,
+}
+
+/// The environment's variable that sends requests for `url` through a proxy, if there is one.
+pub(super) fn proxy_variable(url: &Url) -> Option<&'static str> {
+    let names: &[_] = match (is_loopback(url), url.scheme()) {
+        (true, _) => &[],
+        (false, "https") => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        (false, _) => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    names.iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).copied()
 }
 
 /// The clients in use.
@@ -99,11 +107,7 @@ impl Clients {
 
     /// The client for `url`.
     pub(super) fn towards(&self, url: &Url, tls: Tls) -> Result<Client, RegistryError> {
-        let way = match (is_loopback(url), url.scheme()) {
-            (false, _) => Way::Network,
-            (true, "http") => Way::PlainLoopback,
-            (true, _) => Way::Loopback,
-        };
+        let way = Way { direct: is_loopback(url), plain: url.scheme() == "http" };
         let key = (tls, way);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((client, since)) = made.get(&key)
@@ -135,22 +139,20 @@ impl Clients {
             .referer(false)
             .user_agent(USER_AGENT)
             .connect_timeout(tls.connect_within.unwrap_or(self.connect_within))
+            // Layers that come at once have a connection each, and none waits for another's share of a window.
             .http1_only()
             .http1_max_headers(MAX_HEADERS)
             .tcp_nodelay(true)
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST);
-        if way != Way::Network {
+        if way.direct {
             builder = builder.no_proxy();
         }
         let mut roots = Vec::new();
         for pem in &tls.roots {
             roots.extend(Certificate::from_pem_bundle(pem)?);
         }
-        builder = match way {
-            Way::PlainLoopback => builder.tls_certs_only(roots),
-            Way::Network | Way::Loopback => builder.tls_certs_merge(roots),
-        };
+        builder = if way.plain { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
         if let Some(pem) = &tls.identity {
             builder = builder.identity(Identity::from_pem(pem)?);
         }

@@ -4,7 +4,7 @@ use super::record::{self, Damaged, ImageRecord, LayerRecord, RefRecord};
 use super::{Dirs, DropInRecord, Slots, State, Store, chain_ids};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::fs::{open_dir, private_dir, read_limited, remove_tree};
+use crate::fs::{open_dir, private_dir, read_limited, remove_tree, spread_out};
 use crate::json::{self, Dialect};
 use crate::manifest::{ConfigFile, ImageConfig, MAX_CONFIG_BYTES};
 use crate::unpack::Limits;
@@ -34,6 +34,7 @@ impl Store {
             private_dir(dir)?;
         }
         remove_contents(&dirs.ingest)?;
+        spread_out(&dirs.ingest)?;
         let rebooted = !same_boot(root);
         let mut state = load(&dirs)?;
         reserve_directories(&dirs, &mut state)?;

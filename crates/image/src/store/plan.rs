@@ -207,8 +207,7 @@ impl LayerPlan {
         let missing = |chain_id: &Digest| Error::Layer { layer: chain_id.to_string(), source: LayerError::Abandoned };
         let mut layers = Vec::with_capacity(self.shared.layers.len());
         for chain_id in &self.shared.layers {
-            table.settle(chain_id)?;
-            let dir = table.complete(chain_id).filter(|dir| dir.is_settled());
+            let dir = if table.settle(chain_id)? { table.complete(chain_id) } else { None };
             layers.push((chain_id.clone(), dir.ok_or_else(|| missing(chain_id))?.clone()));
         }
         Ok(layers)

@@ -227,29 +227,33 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(chain_id) {
             entry.phase = phase;
         }
-        if let Err(error) = self.settle(chain_id) {
-            // Tried again by the commit, which fails with it.
-            tracing::debug!(%error, "failed to set the root of a layer");
+        // Those above may have been waiting for it.
+        let mut queue = vec![chain_id];
+        while let Some(chain_id) = queue.pop() {
+            match self.settle(chain_id) {
+                Ok(true) => {
+                    let above = self.entries.iter().filter(|(_, entry)| entry.parent.as_ref() == Some(chain_id));
+                    queue.extend(above.map(|(above, _)| above));
+                }
+                Ok(false) => {}
+                // Tried again by the commit, which fails with it.
+                Err(error) => tracing::debug!(%error, "failed to set the root of a layer"),
+            }
         }
     }
 
-    /// Settles a layer and those above it that were waiting for it.
-    pub(super) fn settle(&self, chain_id: &Digest) -> Result<()> {
-        let mut queue = vec![chain_id];
-        while let Some(chain_id) = queue.pop() {
-            let (Some(entry), Some(dir)) = (self.entries.get(chain_id), self.complete(chain_id)) else { continue };
-            if !dir.is_settled() {
-                let below = match entry.parent.as_ref().map(|parent| self.complete(parent)) {
-                    None => None,
-                    Some(Some(below)) if below.is_settled() => Some(&**below),
-                    Some(_) => continue,
-                };
-                dir.settle(below)?;
-            }
-            let above = self.entries.iter().filter(|(_, entry)| entry.parent.as_ref() == Some(chain_id));
-            queue.extend(above.map(|(above, _)| above));
+    /// Makes the root of a layer as it stays, if it and what is below are complete; says whether it is.
+    pub(super) fn settle(&self, chain_id: &Digest) -> Result<bool> {
+        let (Some(entry), Some(dir)) = (self.entries.get(chain_id), self.complete(chain_id)) else { return Ok(false) };
+        if !dir.is_settled() {
+            let below = match entry.parent.as_ref().map(|parent| self.complete(parent)) {
+                None => None,
+                Some(Some(below)) if below.is_settled() => Some(&**below),
+                Some(_) => return Ok(false),
+            };
+            dir.settle(below)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends a plan. What is complete and not stored is kept until `keep_until`; what nobody needs any more is given back.

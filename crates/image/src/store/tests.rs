@@ -1,5 +1,6 @@
 //! Names, removal, and what is left after a crash or damage.
 
+mod full;
 mod pulls;
 mod races;
 mod twins;
@@ -83,6 +84,20 @@ fn s_b20_nobody_else_can_enter_the_store() {
         let m = fs::metadata(dir).unwrap();
         assert_eq!((m.mode() & 0o7777, m.uid(), m.gid()), (0o700, 0, 0), "{dir:?}");
     }
+}
+
+#[test]
+fn layers_are_laid_apart_where_the_file_system_can() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let flags = |path: &Path| rustix::fs::ioctl_getflags(crate::fs::open_dir(path).unwrap());
+    let set = |fd: std::os::fd::OwnedFd| rustix::fs::ioctl_setflags(fd, rustix::fs::IFlags::TOPDIR);
+    if flags(fixture.dir.path()).is_err() || set(crate::fs::open_dir(fixture.dir.path()).unwrap()).is_err() {
+        println!("skipped: this file system lays directories where it likes");
+        return;
+    }
+    assert!(flags(&store.dirs.ingest).unwrap().contains(rustix::fs::IFlags::TOPDIR));
+    assert!(!flags(store.layers_dir()).unwrap().contains(rustix::fs::IFlags::TOPDIR), "layers keep their place");
 }
 
 #[test]

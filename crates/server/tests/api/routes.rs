@@ -108,7 +108,6 @@ async fn debug_paths_are_disabled_and_the_rest_does_not_exist() {
     for path in [
         "/",
         "/metrics",
-        "/stats/summary",
         "/configz",
         "/checkpoint/a/b/c",
         "/manifests",

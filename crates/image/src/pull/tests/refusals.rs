@@ -275,7 +275,8 @@ async fn s_b14_a_layer_that_fails_in_mid_stream_ends_the_pull_at_once() {
     let many = (0..80).map(|_| "bad:1".to_owned()).chain((0..20).map(|number| format!("also-bad:{number}")));
     let pulls: Vec<_> = many.map(|name| world.spawn(&name, None)).collect();
     for pull in pulls {
-        assert!(pull.await.unwrap().unwrap_err().to_string().contains(&bad));
+        let message = pull.await.unwrap().unwrap_err().to_string();
+        assert!(message.contains(&bad), "{message}");
     }
     assert!(world.puller.under_way().is_empty());
     until("nothing is on its way", || world.open() == 0).await;

@@ -1,15 +1,12 @@
 //! Many who ask at once, and those who stop asking.
 
 use super::layer;
-use super::world::{World, blob, cause, reopen, until};
+use super::world::{NEVER, World, blob, cause, reopen, until};
 use crate::login::Login;
 use crate::pull::{PullConfig, PullError};
 use crate::testing::{Tar, is_root};
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn f_g06_a_hundred_who_ask_for_one_image_share_one_pull() {
@@ -41,7 +38,7 @@ async fn twenty_images_with_shared_layers_fetch_each_of_them_once() {
     // One at a time is where those who wait for each other would be seen.
     for layers_at_once_in_all in [1, 8] {
         let config = PullConfig { layers_at_once: 3, layers_at_once_in_all };
-        let world = World::with(config, PATIENCE).await;
+        let world = World::with(config, NEVER).await;
         let shared: Vec<Vec<u8>> = (0..10).map(|at| layer(&format!("shared-{at}"))).collect();
         for number in 0..20 {
             // Some share all, some only the lowest few.
@@ -72,7 +69,7 @@ async fn no_more_layers_than_allowed_are_fetched_at_once() {
         return;
     }
     let config = PullConfig { layers_at_once: 2, layers_at_once_in_all: 3 };
-    let world = World::with(config, PATIENCE).await;
+    let world = World::with(config, NEVER).await;
     let mut pulls = Vec::new();
     for number in 0..4 {
         let layers: Vec<Vec<u8>> = (0..4).map(|at| layer(&format!("{number}-{at}"))).collect();

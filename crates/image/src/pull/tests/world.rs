@@ -7,6 +7,7 @@ use crate::reference::Reference;
 use crate::registry::{Registry, RegistryConfig};
 use crate::store::{Image, Store};
 use crate::testing::{LAYER, Layout, listing};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -20,11 +21,14 @@ use tokio::sync::watch;
 /// Nothing here takes this long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is held back is not to be taken for a registry that stalls.
+pub(super) const NEVER: Duration = Duration::from_secs(3600);
+
 /// What is served under a digest.
 #[derive(Clone)]
 struct Content {
     media_type: Option<String>,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Only so much is given, and the rest when the test lets it go on.
     held_after: Option<usize>,
 }
@@ -53,7 +57,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new() -> Self {
-        Self::with(PullConfig::default(), PATIENCE).await
+        Self::with(PullConfig::default(), NEVER).await
     }
 
     pub(super) async fn with(config: PullConfig, progress_within: Duration) -> Self {
@@ -82,7 +86,11 @@ impl World {
 
     /// Serves bytes under a digest, which may be a wrong one.
     pub(super) fn put(&self, digest: &str, media_type: Option<&str>, bytes: &[u8]) {
-        let content = Content { media_type: media_type.map(str::to_owned), bytes: bytes.to_vec(), held_after: None };
+        let content = Content {
+            media_type: media_type.map(str::to_owned),
+            bytes: Bytes::copy_from_slice(bytes),
+            held_after: None,
+        };
         self.site.contents.lock().unwrap().insert(digest.to_owned(), content);
     }
 

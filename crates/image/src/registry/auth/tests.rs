@@ -77,6 +77,17 @@ fn s_b23_which_token_servers_are_asked() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_counts_for_its_life() {
+    let key = TokenKey { host: "https://reg.example".into(), path: "x".into(), login: None };
+    let mut tokens = Tokens::default();
+    tokens.put(key.clone(), &Authorization { value: HeaderValue::from_static("Bearer x"), life: DEFAULT_LIFE });
+    tokio::time::advance(DEFAULT_LIFE - Duration::from_millis(1)).await;
+    assert!(tokens.get(&key).is_some());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(tokens.get(&key).is_none());
+}
+
 #[test]
 fn remembered_tokens_have_a_limit_and_an_end() {
     let key = |n: usize| TokenKey { host: "https://reg.example".into(), path: n.to_string(), login: None };

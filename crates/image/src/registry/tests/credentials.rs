@@ -1,7 +1,7 @@
 //! Who is shown which credential.
 
 use super::super::testing::{
-    PATIENT, Reply, Seen, Server, basic, begin_log, content, end_log, read, registry, session, write_hosts,
+    Answering, PATIENT, Reply, Seen, Server, basic, begin_log, content, end_log, read, registry, session, write_hosts,
 };
 use crate::registry::RegistryError;
 use crate::{Login, Reference};
@@ -184,7 +184,7 @@ async fn s_b23_a_token_server_that_is_not_trusted_is_not_asked() {
 
 #[tokio::test]
 async fn token_servers_that_misbehave_have_their_errors() {
-    let cases: &[(fn(&Seen) -> Reply, &str)] = &[
+    let cases: &[(Answering, &str)] = &[
         (|_| Reply::new(401, "", r#"{"details":"incorrect username or password"}"#), "incorrect username"),
         (|_| Reply::new(403, "", ""), "not accepted"),
         (|_| Reply::new(404, "", ""), "404"),

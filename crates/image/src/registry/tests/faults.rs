@@ -1,6 +1,6 @@
 //! Registries that misbehave: each fault ends in an error that names it, and its harmless twin works.
 
-use super::super::testing::{IMPATIENT, PATIENT, Reply, Seen, Server, content, read, registry, session};
+use super::super::testing::{Answering, IMPATIENT, IsRight, PATIENT, Reply, Server, content, read, registry, session};
 use crate::Digest;
 use crate::registry::RegistryError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ fn chunked(pieces: &str) -> Reply {
     Reply::raw(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{pieces}"))
 }
 
-type Fault = (&'static str, fn(&Seen) -> Reply, fn(&RegistryError) -> bool);
+type Fault = (&'static str, Answering, IsRight);
 
 const STALLS: &[Fault] = &[
     ("no answer", |_| Reply::raw("").hang(), stalled),
@@ -91,7 +91,7 @@ fn wrong_digest() -> String {
 }
 
 /// A manifest that is answered as `fault` says, by a server that is known to speak plain http.
-async fn ask(fault: fn(&Seen) -> Reply, progress_within: Duration) -> Result<(), RegistryError> {
+async fn ask(fault: Answering, progress_within: Duration) -> Result<(), RegistryError> {
     let server = Server::start(move |seen| match seen.target.ends_with("/warm-up") {
         true => Reply::ok("{}"),
         false => fault(seen),
@@ -117,7 +117,7 @@ async fn s_b24_each_fault_has_its_error() {
 
 #[tokio::test]
 async fn s_b24_twins_work() {
-    let twins: &[(&str, fn(&Seen) -> Reply)] = &[
+    let twins: &[(&str, Answering)] = &[
         ("chunks", |_| chunked("1\r\n{\r\n1\r\n}\r\n0\r\n\r\n")),
         ("until the connection ends", |_| Reply::raw("HTTP/1.1 200 OK\r\n\r\n{}")),
         ("another type", |_| Reply::new(200, "Content-Type: text/plain\r\n", "{}")),

@@ -1,6 +1,8 @@
 //! Blobs whose connections break.
 
-use super::super::testing::{IMPATIENT, PATIENT, Reply, Seen, Server, content, read, registry, session, write_hosts};
+use super::super::testing::{
+    Giving, IMPATIENT, IsRight, PATIENT, Reply, Server, content, read, registry, session, write_hosts,
+};
 use crate::Digest;
 use crate::registry::RegistryError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,20 +11,23 @@ const LEN: usize = 300_000;
 /// Given before a connection breaks.
 const PIECE: usize = 100_000;
 
+/// An answer to who asked for a blob from a byte on.
+type Lie = fn(&[u8], usize) -> Reply;
+
 fn range_reply(blob: &[u8], from: usize, to: usize) -> Reply {
     let range = format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, blob.len());
     Reply::new(206, &range, &blob[from..to])
 }
 
 /// A server that breaks off after `PIECE` bytes of each answer, which begins where `from` says.
-async fn breaking(answer: fn(blob: &[u8], seen: &Seen) -> Reply) -> Server {
+async fn breaking(answer: Giving) -> Server {
     let blob = content(LEN);
     Server::start(move |seen| answer(&blob, seen)).await
 }
 
 #[tokio::test]
 async fn s_b24_a_broken_blob_is_resumed() {
-    let cases: &[(&str, fn(&[u8], &Seen) -> Reply)] = &[
+    let cases: &[(&str, Giving)] = &[
         ("range kept", |blob, seen| match seen.range() {
             None => Reply::beginning(LEN, &blob[..PIECE]),
             Some(from) => range_reply(blob, from, LEN),
@@ -67,7 +72,7 @@ async fn s_b24_a_broken_blob_is_resumed() {
 
 #[tokio::test]
 async fn s_b24_a_range_that_is_not_the_one_asked_for_is_not_used() {
-    let lies: &[(&str, fn(&[u8], usize) -> Reply)] = &[
+    let lies: &[(&str, Lie)] = &[
         ("another beginning", |blob, _| range_reply(blob, 0, LEN)),
         ("later", |blob, from| range_reply(blob, from + 1, LEN)),
         ("another total", |blob, from| {
@@ -94,7 +99,7 @@ async fn s_b24_a_range_that_is_not_the_one_asked_for_is_not_used() {
 #[tokio::test]
 async fn s_b24_a_blob_that_never_comes_ends() {
     // Connections are counted after the first of each, which gave something.
-    let cases: &[(&str, fn(&[u8], &Seen) -> Reply, fn(&RegistryError) -> bool)] = &[
+    let cases: &[(&str, Giving, IsRight)] = &[
         (
             "broken for ever",
             |blob, _| Reply::beginning(LEN, &blob[..PIECE]),
@@ -187,4 +192,42 @@ async fn s_b24_the_next_host_goes_on_where_one_gave_up() {
     let registry = registry(Some(dir.path()), PATIENT);
     assert_eq!(read(&session(&registry, &server, None), &blob).await.unwrap(), blob);
     assert_eq!(server.seen()[0].range(), Some(PIECE));
+}
+
+#[tokio::test]
+async fn s_b24_a_registry_that_started_anew_goes_on() {
+    let blob = content(LEN);
+    let (begun, rest) = (blob.clone(), blob.clone());
+    let first = Server::start(move |_| Reply::beginning(LEN, &begun[..PIECE])).await;
+    let registry = registry(None, PATIENT);
+    let session = session(&registry, &first, None);
+    let mut stream = session.blob(&Digest::of(&blob), LEN as u64).await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < PIECE {
+        got.extend_from_slice(&stream.next().await.unwrap().unwrap());
+    }
+    let port = first.stop().await;
+    let again = Server::start_at(port, move |seen| range_reply(&rest, seen.range().unwrap(), LEN)).await;
+    while let Some(bytes) = stream.next().await.unwrap() {
+        got.extend_from_slice(&bytes);
+    }
+    assert_eq!(again.seen()[0].range(), Some(PIECE));
+    assert_eq!(Digest::of(&got), Digest::of(&blob));
+}
+
+#[tokio::test]
+async fn s_b24_a_registry_that_stays_away_is_told() {
+    let blob = content(LEN);
+    let server = Server::start(move |_| Reply::beginning(LEN, &blob[..PIECE])).await;
+    let registry = registry(None, PATIENT);
+    let session = session(&registry, &server, None);
+    let mut stream = session.blob(&Digest::of(b""), LEN as u64).await.unwrap();
+    server.stop().await;
+    let error = loop {
+        match stream.next().await {
+            Ok(bytes) => assert!(bytes.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, RegistryError::Connect { .. }), "{error:?}");
 }

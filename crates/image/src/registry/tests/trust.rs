@@ -60,7 +60,9 @@ async fn ask(dir: &Path, server: &Server) -> Result<Fetched, RegistryError> {
 #[tokio::test]
 async fn s_b24_whom_tls_trusts() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    let cases: &[(&str, &str, i32, &Authority, &str, Option<&str>)] = &[
+    // For whom, until when, by whom, with which settings; and what is said if it is refused.
+    type Case<'a> = (&'a str, &'a str, i32, &'a Authority, &'a str, Option<&'a str>);
+    let cases: &[Case<'_>] = &[
         ("own CA", "127.0.0.1", VALID, &ours, "ca = \"ca.pem\"", None),
         ("an unknown CA", "127.0.0.1", VALID, &ours, "", Some("ca")),
         ("another CA", "127.0.0.1", VALID, &theirs, "ca = \"ca.pem\"", Some("ca")),
