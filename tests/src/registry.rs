@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use tls::Authority;
 
 pub use proxy::{Fault, Proxy, Seen, TOKEN, base64};
-pub use tls::Authority;
 
 /// Who may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
     Plain,
-    /// With a certificate of [`Registry::authority`].
+    /// With a certificate that [`Registry::ca_file`] vouches for.
     Tls,
 }
 
@@ -37,7 +37,6 @@ pub const PASSWORD: &str = "pw-7Q2kXv9sLr3T";
 /// A running registry. Dropping it ends it and removes what it kept.
 pub struct Registry {
     dir: TempDir,
-    authority: Authority,
     wire: Wire,
     child: Child,
     port: u16,
@@ -62,19 +61,17 @@ impl Registry {
     /// Starts an empty one on a free port.
     pub fn start(access: Access, wire: Wire) -> Registry {
         let dir = tempfile::Builder::new().prefix("registry-").tempdir().expect("a directory");
-        let authority = Authority::new();
         std::fs::create_dir_all(dir.path().join("data")).expect("the registry's directory");
         std::fs::write(dir.path().join("config.yml"), configuration(dir.path(), access, wire)).expect("written");
-        authority.write(dir.path());
+        Authority::new().write(dir.path());
         if access == Access::Password {
             write_password(&dir.path().join("htpasswd"), PASSWORD);
         }
         let log = std::fs::File::create(dir.path().join("log")).expect("the log");
         let mut command = Command::new("/usr/bin/docker-registry");
         command.arg("serve").arg(dir.path().join("config.yml")).stdin(Stdio::null());
-        // It would ask the machine's proxies for what lies on the loopback.
         let child = command.stdout(log.try_clone().expect("the log")).stderr(log).spawn().expect("the registry starts");
-        let mut registry = Registry { dir, authority, wire, child, port: 0 };
+        let mut registry = Registry { dir, wire, child, port: 0 };
         registry.port = await_some("the registry's port", || {
             let log = registry.log();
             let line = log.lines().find_map(|line| line.split("listening on 127.0.0.1:").nth(1)).ok_or(log.clone())?;
@@ -100,10 +97,6 @@ impl Registry {
     pub fn url(&self) -> String {
         let scheme = if self.wire == Wire::Tls { "https" } else { "http" };
         format!("{scheme}://{}", self.host())
-    }
-
-    pub fn authority(&self) -> &Authority {
-        &self.authority
     }
 
     /// The certificate of its authority, for those who shall trust it.

@@ -2,7 +2,7 @@
 //! registries fail. One request a connection.
 
 use super::{PASSWORD, Registry, USER};
-use crate::{PATIENCE, await_some};
+use crate::PATIENCE;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -143,15 +143,6 @@ impl Proxy {
             }
         }
         asked
-    }
-
-    /// Waits until a request has come whose path holds `path`.
-    #[track_caller]
-    pub fn await_request(&self, path: &str) {
-        await_some(&format!("a request for {path}"), || {
-            let seen = self.seen();
-            if seen.iter().any(|seen| seen.path.contains(path)) { Ok(()) } else { Err(format!("{seen:#?}")) }
-        });
     }
 }
 

@@ -5,7 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use std::path::Path;
 
 /// An authority and one server's certificate, for `127.0.0.1` and `localhost`.
-pub struct Authority {
+pub(super) struct Authority {
     ca_pem: String,
     server_pem: String,
     server_key_pem: String,
@@ -29,10 +29,6 @@ impl Authority {
             server_pem: pem("CERTIFICATE", server.der()),
             server_key_pem: pem("PRIVATE KEY", &server_key.serialize_der()),
         }
-    }
-
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
     }
 
     pub(super) fn write(&self, dir: &Path) {
