@@ -177,9 +177,6 @@ impl World<'_> {
 
     fn remove(&mut self, layer: &mut Layer) {
         let Some(path) = self.untouched(None) else { return };
-        if path.rsplit('/').next().is_some_and(|name| name.len() > 251) {
-            return;
-        }
         layer.whiteout(&path);
         self.forget_beneath(&path);
         let kind = self.paths.remove(&path).unwrap_or(Kind::Other);

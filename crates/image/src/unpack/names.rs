@@ -40,7 +40,8 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, LayerError> {
     for part in components(path) {
         match part {
             b".." => drop(parts.pop()),
-            _ if part.len() > MAX_NAME_LEN => return Err(refuse("a name is longer than 255 bytes")),
+            // What a deletion is about may have the longest name that there is.
+            _ if part.strip_prefix(WHITEOUT).unwrap_or(part).len() > MAX_NAME_LEN => return Err(refuse("a name is longer than 255 bytes")),
             _ => parts.push(part),
         }
     }
@@ -111,6 +112,8 @@ mod tests {
         }
         assert!(clean(&[b'a'; 256]).is_err() && clean(&b"ab/".repeat(1_400)).is_err());
         assert!(clean(&[b'a'; 255]).is_ok());
+        assert!(clean(&[WHITEOUT, &[b'a'; 255]].concat()).is_ok());
+        assert!(clean(&[WHITEOUT, &[b'a'; 256]].concat()).is_err());
     }
 
     #[test]
