@@ -41,7 +41,9 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, LayerError> {
         match part {
             b".." => drop(parts.pop()),
             // What a deletion is about may have the longest name that there is.
-            _ if part.strip_prefix(WHITEOUT).unwrap_or(part).len() > MAX_NAME_LEN => return Err(refuse("a name is longer than 255 bytes")),
+            _ if part.strip_prefix(WHITEOUT).unwrap_or(part).len() > MAX_NAME_LEN => {
+                return Err(refuse("a name is longer than 255 bytes"));
+            }
             _ => parts.push(part),
         }
     }
