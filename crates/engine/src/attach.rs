@@ -9,18 +9,18 @@ use cri::backlog::{BEHIND_MAX_BYTES, Backlog, Behind, Feed, backlog};
 use cri::ports::{self, Network};
 use cri::{ByteStream, Error, ExecSession, v1};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use shim::protocol::Request;
+use shim::protocol::{ATTACH_VERSION, Request};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{internal, of_shim, on_pool};
-use crate::ids;
 use crate::network::Pins;
 use crate::record::Phase;
 use crate::spec::Scope;
-use crate::state::{Core, End};
+use crate::state::{Core, End, Sandbox};
 use crate::terminal::{Terminal, TerminalWriter};
+use crate::{ids, shim_process};
 
 /// For the shim's answer; it only takes note of whom to pass the output on to.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,6 +40,16 @@ struct Output {
     theirs: OwnedFd,
     ours: pipe::Receiver,
     feed: Feed,
+}
+
+/// A shim that an older kubelet started knows nothing of attaching, and would hang up if it were asked.
+pub(crate) fn check_shim(sandbox: &Sandbox) -> Result<(), Error> {
+    match shim_process::version(&sandbox.dir) {
+        ATTACH_VERSION.. => Ok(()),
+        _ => Err(Error::failed_precondition(
+            "the pod's supervisor was started by an older kubelet, which could not attach; a pod that is started anew can be attached to",
+        )),
+    }
 }
 
 impl Core {
@@ -64,6 +74,7 @@ impl Core {
             (has, container.end.subscribe(), state.shim.clone().ok_or_else(stopped)?)
         };
         cri::attach::check(&request, has)?;
+        check_shim(&sandbox)?;
         let (stdout, our_stdout) = output(request.stdout)?.unzip();
         let (stderr, our_stderr) = output(request.stderr)?.unzip();
         let attach = ids::new_id().map_err(internal("make an id"))?;

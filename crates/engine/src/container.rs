@@ -9,6 +9,7 @@ use shim::protocol::{
     ContainerSpec, ExitRecord, Failure, FailureKind, Log, Request, Response, Root, StartedRecord, records,
 };
 
+use crate::attach;
 use crate::delete;
 use crate::error::{internal, of_shim, on_pool};
 use crate::files;
@@ -17,6 +18,7 @@ use crate::machine;
 use crate::record::{self, ContainerRecord, Phase};
 use crate::sandbox::ANSWER;
 use crate::shim_link::ShimError;
+use crate::shim_process;
 use crate::spec::{self, Inputs};
 use crate::state::{Container, Core, End, Sandbox, now_ns};
 
@@ -109,7 +111,11 @@ impl Core {
             held: self.held,
             cpus: self.cpus,
         });
-        let built = built.map_err(refused)?;
+        let mut built = built.map_err(refused)?;
+        if built.stdin.is_some() {
+            attach::check_shim(sandbox)?;
+        }
+        built.version = shim_process::version(&sandbox.dir);
         let limits = spec::limits(&config);
         let record = ContainerRecord {
             created_at_ns: now_ns(),
@@ -402,11 +408,11 @@ fn still_alive(id: &str) -> Error {
 /// What the shim wrote when it started a container.
 pub(crate) fn read_started(dir: &Path) -> Option<StartedRecord> {
     let bytes = std::fs::read(dir.join(records::STARTED)).ok()?;
-    postcard::from_bytes::<StartedRecord>(&bytes).ok().filter(|record| record.version == shim::protocol::VERSION)
+    postcard::from_bytes::<StartedRecord>(&bytes).ok().filter(|record| shim::protocol::is_known(record.version))
 }
 
 /// What the shim wrote when a container ended.
 pub(crate) fn read_exit(dir: &Path) -> Option<ExitRecord> {
     let bytes = std::fs::read(dir.join(records::EXIT)).ok()?;
-    postcard::from_bytes::<ExitRecord>(&bytes).ok().filter(|record| record.version == shim::protocol::VERSION)
+    postcard::from_bytes::<ExitRecord>(&bytes).ok().filter(|record| shim::protocol::is_known(record.version))
 }

@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
-use shim::protocol::{ShimRecord, records};
+use shim::protocol::{ShimRecord, VERSION, records};
 
 use crate::sys;
 
@@ -126,9 +126,14 @@ fn is_gone_within(handle: &OwnedFd, seconds: i64) -> bool {
     matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1))
 }
 
+/// The version of a sandbox's shim; this kubelet's own where it has not told yet.
+pub(crate) fn version(sandbox_dir: &Path) -> u32 {
+    read_record(sandbox_dir).map_or(VERSION, |record| record.version)
+}
+
 fn read_record(sandbox_dir: &Path) -> Option<ShimRecord> {
     let bytes = fs::read(sandbox_dir.join(records::SHIM)).ok()?;
-    postcard::from_bytes::<ShimRecord>(&bytes).ok().filter(|record| record.version == shim::protocol::VERSION)
+    postcard::from_bytes::<ShimRecord>(&bytes).ok().filter(|record| shim::protocol::is_known(record.version))
 }
 
 /// Field 22 of `/proc/<pid>/stat`; the name in field 2 may hold blanks and parentheses, so fields count from its end.

@@ -7,8 +7,13 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Version of every message and record below; a shim of another version is refused by name.
+/// Version of every message and record below. A shim outlives the kubelet that started it, so what is new stands last in
+/// its enum or struct: a shim understands all that it knows of, and is not asked for more.
 pub const VERSION: u32 = 2;
+/// Shims and records from this version on are taken over.
+pub const OLDEST_VERSION: u32 = 1;
+/// From this version on shims know of a container's input, and of those who attach to it.
+pub const ATTACH_VERSION: u32 = 2;
 /// Largest datagram either side sends.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
@@ -28,6 +33,11 @@ pub mod records {
     pub const EXIT: &str = "exit";
     /// Empty directory on which the container's root is mounted, in the container's own mount namespace only.
     pub const ROOT: &str = "root";
+}
+
+/// Whether what bears this version can be understood.
+pub fn is_known(version: u32) -> bool {
+    (OLDEST_VERSION..=VERSION).contains(&version)
 }
 
 /// Who the shim is: the pid alone could be another process's by now.
@@ -88,10 +98,6 @@ pub enum Request {
     /// Signal a container's init, and SIGKILL everything in it when the grace period ends. A later `Stop` can only
     /// shorten the time left. The shim keeps the deadline, so it holds whatever happens to the kubelet.
     Stop { container: String, signal: i32, grace_ms: u64 },
-    /// Pass on a running container's output from now on: a pipe to write to comes along for each stream that is wanted,
-    /// standard output first. One that stays full is given up: nothing waits for it. With `stdin` the answer carries the
-    /// writing end of the container's input, with a terminal it always carries the master.
-    Attach { attach: String, container: String, stdin: bool, stdout: bool, stderr: bool },
     /// SIGKILL the whole process group of an exec.
     KillExec { exec: String },
     /// Forget an exited container: close its log, drop its state.
@@ -100,16 +106,20 @@ pub enum Request {
     List,
     /// End the shim. Refused while a container runs.
     Shutdown,
+    /// Pass on a running container's output from now on: a pipe to write to comes along for each stream that is wanted,
+    /// standard output first. One that stays full is given up: nothing waits for it. With `stdin` the answer carries the
+    /// writing end of the container's input, with a terminal it always carries the master.
+    Attach { attach: String, container: String, stdin: bool, stdout: bool, stderr: bool },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Response {
     Started(StartedRecord),
     ExecStarted { pid: i32 },
-    Attached,
     Containers(Vec<ContainerState>),
     Done,
     Failed(Failure),
+    Attached,
 }
 
 /// Why a request failed: what was being done, and what the kernel answered.
@@ -326,4 +336,48 @@ pub struct Log {
     pub max_bytes: u64,
     /// Files kept in all, the current one counted.
     pub max_files: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first byte is the place in the enum, by which shims that are older than this kubelet know a message.
+    #[test]
+    fn what_older_shims_say_and_hear_keeps_its_place() {
+        let place = |message: &dyn Fn() -> Vec<u8>| message()[0];
+        let request = |request: Request| place(&|| postcard::to_allocvec(&request).unwrap());
+        let container = || "c".to_owned();
+        assert_eq!(request(Request::Start { container: container() }), 0);
+        assert_eq!(request(Request::Stop { container: container(), signal: 15, grace_ms: 0 }), 2);
+        assert_eq!(request(Request::KillExec { exec: container() }), 3);
+        assert_eq!(request(Request::Forget { container: container() }), 4);
+        assert_eq!(request(Request::List), 5);
+        assert_eq!(request(Request::Shutdown), 6);
+        let response = |response: Response| place(&|| postcard::to_allocvec(&response).unwrap());
+        assert_eq!(response(Response::ExecStarted { pid: 1 }), 1);
+        assert_eq!(response(Response::Containers(Vec::new())), 2);
+        assert_eq!(response(Response::Done), 3);
+        let kind = FailureKind::System;
+        let failure = Failure { kind, step: String::new(), detail: String::new(), errno: 0 };
+        assert_eq!(response(Response::Failed(failure)), 4);
+    }
+
+    #[test]
+    fn what_follows_the_last_field_that_a_reader_knows_is_passed_over() {
+        #[derive(Serialize)]
+        struct Newer {
+            record: ShimRecord,
+            more: Option<String>,
+        }
+        let record = ShimRecord { version: 2, pid: 7, start_ticks: 300 };
+        let newer = postcard::to_allocvec(&Newer { record: record.clone(), more: Some("more".into()) }).unwrap();
+        assert_eq!(postcard::from_bytes::<ShimRecord>(&newer).unwrap(), record);
+    }
+
+    #[test]
+    fn versions_from_the_oldest_to_this_one_are_known() {
+        assert!(is_known(OLDEST_VERSION) && is_known(VERSION) && ATTACH_VERSION <= VERSION);
+        assert!(!is_known(OLDEST_VERSION - 1) && !is_known(VERSION + 1));
+    }
 }
