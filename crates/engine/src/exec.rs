@@ -8,7 +8,7 @@ use cri::{Code, Error, ExecSession, v1};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use shim::protocol::{ContainerSpec, ExitStatus, Process, Request, records};
+use shim::protocol::{ExitStatus, Process, Request, SpecHead, records};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -152,7 +152,7 @@ impl Core {
         };
         let process = on_pool(move || {
             let bytes = std::fs::read(spec).map_err(internal("read the container's specification"))?;
-            let spec: ContainerSpec =
+            let spec: SpecHead =
                 postcard::from_bytes(&bytes).map_err(internal("read the container's specification"))?;
             Ok::<_, Error>(process(spec.process, cmd, terminal))
         });

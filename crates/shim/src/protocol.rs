@@ -212,6 +212,14 @@ pub struct ContainerSpec {
     pub stdin: Option<Stdin>,
 }
 
+/// What a [`ContainerSpec`] of any version begins with: reading no more than that reads what older kubelets wrote.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SpecHead {
+    pub version: u32,
+    pub id: String,
+    pub process: Process,
+}
+
 /// How long a container's input stays open. A terminal's does as long as the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdin {
