@@ -12,6 +12,8 @@ use std::time::Duration;
 /// A call that hangs is told after five seconds: there it must not be given up before.
 const PATIENT: &str = "--runtime-request-timeout=7s";
 const BRIEF: &str = "--runtime-request-timeout=3s";
+/// One after the other, as is usual, all pulls would wait for the one that hangs.
+const AT_ONCE: &str = "--serialize-image-pulls=false";
 /// For the brief one, an answer that comes so late comes too late.
 const TOO_LATE: Duration = Duration::from_secs(4);
 const FAULTS: [(&str, Fault); 4] =
@@ -89,8 +91,9 @@ const DOCKER: Calls = Calls {
     ],
 };
 
-fn faulty(runtime: Runtime, call_within: &str) -> Option<Machine> {
-    let options = Options { runtime, faulty: true, flags: vec![call_within.into()], ..Options::default() };
+fn faulty(runtime: Runtime, flags: &[&str]) -> Option<Machine> {
+    let flags = flags.iter().map(|flag| (*flag).into()).collect();
+    let options = Options { runtime, faulty: true, flags, ..Options::default() };
     runtime.is_available().then(|| Machine::start(options))
 }
 
@@ -99,7 +102,7 @@ fn probed(name: &str) -> Play {
 }
 
 fn each_call_fails_in_each_way(runtime: Runtime, calls: &Calls) {
-    let Some(mut machine) = faulty(runtime, BRIEF) else { return };
+    let Some(mut machine) = faulty(runtime, &[BRIEF]) else { return };
     let steady = probe(json!({"exec": {"command": ["true"]}}));
     machine.play(&Play::new("steady", "Always").grace(2).main(Part::forever("main").field("readinessProbe", steady)));
     machine.await_ready("steady");
@@ -139,7 +142,7 @@ fn inject(machine: &Machine, calls: &[&str], fault: Fault) {
 
 /// While calls for one pod hang, again and again, the others are served, and health names call and pod.
 fn others_are_served_while_a_call_hangs(runtime: Runtime, calls: &Calls) {
-    let Some(machine) = faulty(runtime, PATIENT) else { return };
+    let Some(machine) = faulty(runtime, &[PATIENT]) else { return };
     for (round, (call, text, told)) in calls.victims.iter().enumerate() {
         machine.faults().inject(call, text, (Fault::Hang, u32::MAX));
         machine.play(&probed("victim"));
@@ -167,7 +170,7 @@ fn a_pull_fails_in_each_way(runtime: Runtime, pull: &str) {
     if !registry::is_available() {
         return;
     }
-    let Some(machine) = faulty(runtime, BRIEF) else { return };
+    let Some(machine) = faulty(runtime, &[BRIEF, AT_ONCE]) else { return };
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let image = Image::new(vec![oci::busybox(Packing::Gzip)]);
     let play = |kind: &str| {
