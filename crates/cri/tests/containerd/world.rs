@@ -152,7 +152,14 @@ impl World {
     pub(crate) async fn remove(&self, sandbox: &str) {
         let pod_sandbox_id = sandbox.to_owned();
         let stop = v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
-        self.client.stop_pod_sandbox(stop).await.unwrap();
+        // A stop that the runtime fails at is asked for again, as the agent does.
+        let mut tries = 0;
+        while let Err(error) = self.client.stop_pod_sandbox(stop.clone()).await {
+            tries += 1;
+            assert!(tries < 50, "the sandbox is not stopped: {error}");
+            println!("stop_pod_sandbox: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         self.client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await.unwrap();
     }
 }
