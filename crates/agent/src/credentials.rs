@@ -10,6 +10,7 @@ use std::time::Duration;
 use cri::v1;
 use pod::PullSecret;
 use pod::docker_config::{Credential, DockerConfig};
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use docker_files::DockerFiles;
@@ -65,7 +66,7 @@ pub enum CredentialsError {
 /// Finds credentials. By default it knows none but those of pods. Its `Debug` shows none.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    docker: Arc<DockerFiles>,
+    docker: Arc<Mutex<DockerFiles>>,
     providers: Providers,
 }
 
@@ -87,7 +88,7 @@ impl Credentials {
                 return Err(CredentialsError::Incomplete { given, missing });
             }
         };
-        Ok(Self { docker: Arc::new(DockerFiles::new(config.docker_configs)), providers })
+        Ok(Self { docker: Arc::new(Mutex::new(DockerFiles::new(config.docker_configs))), providers })
     }
 
     /// What is known for an image, each once and in the order to be tried: the pod's Secrets, docker's
@@ -97,8 +98,11 @@ impl Credentials {
         let image = &pod::image_name::normalize(image).unwrap_or_default();
         let mut found = Found::default();
         secrets.iter().for_each(|secret| found.add(&secret.config, image));
-        let docker = self.docker.clone();
-        let looking = tokio::task::spawn_blocking(move || docker.look());
+        let looking = async {
+            // One at a time: a file system that hangs holds one thread and not all that there are.
+            let mut docker = self.docker.clone().lock_owned().await;
+            tokio::task::spawn_blocking(move || docker.look()).await
+        };
         match tokio::time::timeout(READ_WITHIN, looking).await {
             Ok(Ok(configs)) => configs.iter().for_each(|config| found.add(config, image)),
             Ok(Err(error)) => warn!(%error, "looking for docker's configuration broke off"),

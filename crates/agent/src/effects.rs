@@ -82,8 +82,6 @@ pub struct Job {
     pub pull_policy: PullPolicy,
     /// Of [`Effect::EnsureImage`]: the pod's `imagePullSecrets`, in its order.
     pub pull_secrets: Vec<Arc<PullSecret>>,
-    /// Names of those that no source has.
-    pub missing_secrets: Vec<String>,
     /// What all burstable pods request, for their common control group.
     pub burstable_millis: i64,
     pub cancel: CancellationToken,

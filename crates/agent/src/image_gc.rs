@@ -84,7 +84,7 @@ pub(crate) async fn look_after_images(
     stop: CancellationToken,
 ) {
     let first_after = surroundings.world.config.images.gc.min_age.min(EVERY);
-    let mut collector = Collector::new(surroundings, disk::measure);
+    let mut collector = Collector::new(surroundings, disk::MEASURES);
     let idle = collector.is_idle();
     let work = async {
         if !idle && let Err(error) = collector.look().await {
@@ -106,6 +106,7 @@ pub(crate) async fn look_after_images(
                     };
                     next = Instant::now() + wait;
                 }
+                else => return,
             }
         }
     };

@@ -3,7 +3,7 @@
 
 mod matching;
 
-use crate::field::FieldError;
+use crate::field::{FieldError, printable};
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -125,7 +125,9 @@ fn entries(auths: &Map<String, Value>, prefix: &str, problems: &mut Vec<FieldErr
     }
     let mut entries = Vec::new();
     for (registry, value) in auths {
-        let path = format!("{prefix}[{registry}]");
+        // Before an @ stands who asks, and perhaps the password.
+        let shown = registry.rsplit_once('@').map_or(registry.as_str(), |(_, host)| host);
+        let path = format!("{prefix}[{}]", printable(shown));
         match (Pattern::parse(registry), credential(&path, value)) {
             (Some(pattern), Ok(credential)) => entries.push((pattern, credential)),
             (None, _) => problems.push(FieldError::new(

@@ -53,11 +53,10 @@ impl Agent {
         for action in actions {
             match action {
                 Action::Do { id, effect } => {
-                    let job = self.job(uid, id, effect);
-                    if let Some(Request::Perform { job, .. }) = &job {
-                        self.tell_missing_secrets(now, uid, &job.missing_secrets);
+                    if matches!(effect, Effect::EnsureImage { .. }) {
+                        self.tell_missing_secrets(now, uid);
                     }
-                    work.extend(job);
+                    work.extend(self.job(uid, id, effect));
                 }
                 Action::Tell(event) => self.tell(now, uid, event),
                 Action::Cancel(id) => {
@@ -83,9 +82,9 @@ impl Agent {
             Effect::SetUp => self.burstable_millis(),
             _ => 0,
         };
-        let (pull_secrets, missing_secrets) = match &effect {
-            Effect::EnsureImage { .. } => self.pull_secrets(uid),
-            _ => Default::default(),
+        let pull_secrets = match &effect {
+            Effect::EnsureImage { .. } => self.pull_secrets(uid).0,
+            _ => Vec::new(),
         };
         let secrets_revision = self.secrets_revision;
         let entry = self.entries.get_mut(uid)?;
@@ -109,7 +108,6 @@ impl Agent {
             sandbox_attempt: entry.sandbox_attempt,
             pull_policy: pull_policy.map_or(PullPolicy::IfNotPresent, |container| container.pull_policy),
             pull_secrets,
-            missing_secrets,
             burstable_millis,
             cancel,
             effect,

@@ -34,7 +34,8 @@ impl Agent {
         changed
     }
 
-    pub(super) fn tell_missing_secrets(&mut self, now: Now, uid: &str, missing: &[String]) {
+    pub(super) fn tell_missing_secrets(&mut self, now: Now, uid: &str) {
+        let (_, missing) = self.pull_secrets(uid);
         if missing.is_empty() {
             return;
         }

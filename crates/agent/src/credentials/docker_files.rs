@@ -1,7 +1,7 @@
 //! Docker's client configuration on this node. Synchronous; it runs where blocking is allowed.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pod::docker_config::{self, DockerConfig, Parsed};
 use tracing::{info, warn};
@@ -14,7 +14,7 @@ const LEGACY_NAME: &str = ".dockercfg";
 /// The files, and what each held when it was read last.
 #[derive(Debug, Default)]
 pub(super) struct DockerFiles {
-    files: Vec<(PathBuf, Mutex<Known>)>,
+    files: Vec<(PathBuf, Known)>,
 }
 
 #[derive(Debug, Default)]
@@ -27,20 +27,18 @@ struct Known {
 
 impl DockerFiles {
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        let mut files: Vec<(PathBuf, Mutex<Known>)> = Vec::new();
+        let mut files: Vec<(PathBuf, Known)> = Vec::new();
         for path in paths {
             if !files.iter().any(|(known, _)| *known == path) {
-                files.push((path, Mutex::default()));
+                files.push((path, Known::default()));
             }
         }
         Self { files }
     }
 
     /// What the files hold now. One that cannot be read, or is no such file, holds nothing and is told once.
-    pub(super) fn look(&self) -> Vec<Arc<DockerConfig>> {
-        let looked = self.files.iter().map(|(path, known)| {
-            // What a panic left behind is a whole value: it is replaced field by field with nothing in between.
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn look(&mut self) -> Vec<Arc<DockerConfig>> {
+        let looked = self.files.iter_mut().map(|(path, known)| {
             known.look(path);
             known.config.clone()
         });

@@ -92,7 +92,7 @@ impl Want<'_> {
         let request = v1::ImageStatusRequest { image: Some(self.spec.clone()), verbose };
         let status = self.world.runtime.image_status(request).await?;
         let given = status.info.get(IMAGE_GIVEN).is_some_and(|given| given == "true");
-        let present = |image: v1::Image| Present { id: image.id, size_bytes: image.size, given: given || image.pinned };
+        let present = |image: v1::Image| Present { id: image.id, size_bytes: image.size, given };
         Ok(status.image.map(present))
     }
 

@@ -11,7 +11,7 @@ use pod::reasons;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::disk::{self, DiskError, Measure};
+use super::disk::{self, DiskError, Measures};
 use super::usage::{self, Names};
 use super::{PruneError, PruneFailure, Pruned, PrunedImage, Surroundings};
 use crate::clock;
@@ -37,7 +37,7 @@ struct Known {
 
 pub(super) struct Collector {
     surroundings: Surroundings,
-    measure: Measure,
+    measures: Measures,
     policy: Policy,
     /// By id.
     known: BTreeMap<String, Known>,
@@ -92,10 +92,10 @@ impl Failure {
 }
 
 impl Collector {
-    pub(super) fn new(surroundings: Surroundings, measure: Measure) -> Self {
+    pub(super) fn new(surroundings: Surroundings, measures: Measures) -> Self {
         let policy = policy(&surroundings.world.config.images.gc);
         let since_ms = clock::mono_ms();
-        Self { surroundings, measure, policy, known: BTreeMap::new(), since_ms, failed: false }
+        Self { surroundings, measures, policy, known: BTreeMap::new(), since_ms, failed: false }
     }
 
     /// Whether nothing is ever to be removed, unless somebody asks.
@@ -127,14 +127,14 @@ impl Collector {
     pub(super) async fn prune(&mut self) -> Result<Pruned, PruneError> {
         let mut view = self.view().await?;
         let path = self.images_at().await.ok();
-        let before = self.disk(path.as_deref()).await;
+        let before = self.settled(path.as_deref()).await;
         let mut round = Round::all(&self.facts(&view));
         let nothing = Disk { capacity_bytes: 0, available_bytes: 0 };
         let mut pruned = Pruned::default();
         while let Some(id) = round.next(nothing) {
             self.remove(&mut view, &id, &mut pruned).await?;
         }
-        let after = self.disk(path.as_deref()).await;
+        let after = self.settled(path.as_deref()).await;
         pruned.freed_bytes = freed_bytes(before, after);
         Ok(pruned)
     }
@@ -142,7 +142,7 @@ impl Collector {
     async fn collect(&mut self) -> Result<(), Failure> {
         let mut view = self.view().await?;
         let path = self.images_at().await?;
-        let before = disk::measured(self.measure, &path).await?;
+        let before = disk::measured(self.measures.now, &path).await?;
         if before.capacity_bytes == 0 {
             return Err(Failure::Capacity(path));
         }
@@ -155,7 +155,7 @@ impl Collector {
         let (mut now, mut pruned) = (before, Pruned::default());
         while let Some(id) = round.next(now) {
             self.remove(&mut view, &id, &mut pruned).await?;
-            now = disk::measured(self.measure, &path).await?;
+            now = disk::measured(self.measures.settled, &path).await?;
         }
         if !pruned.failed.is_empty() {
             let errors: Vec<&str> = pruned.failed.iter().map(|failure| failure.error.as_str()).collect();
@@ -274,8 +274,8 @@ impl Collector {
         named.find(|path| !path.is_empty()).map(PathBuf::from).ok_or(DiskError::Unnamed)
     }
 
-    async fn disk(&self, path: Option<&Path>) -> Option<Disk> {
-        disk::measured(self.measure, path?).await.ok()
+    async fn settled(&self, path: Option<&Path>) -> Option<Disk> {
+        disk::measured(self.measures.settled, path?).await.ok()
     }
 
     /// The runtime's answer, within the time that it has for one.

@@ -23,13 +23,26 @@ pub(super) enum DiskError {
 /// Measures the file system that holds a path.
 pub(super) type Measure = fn(&Path) -> Result<Disk, Errno>;
 
-/// Some file systems free what was removed only with what is written next: that is waited for.
-pub(super) fn measure(path: &Path) -> Result<Disk, Errno> {
-    let dir = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::fs::syncfs(&dir)?;
-    let found = rustix::fs::fstatvfs(&dir)?;
+/// The two ways to measure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measures {
+    pub(super) now: Measure,
+    pub(super) settled: Measure,
+}
+
+pub(super) const MEASURES: Measures = Measures { now: measure, settled: measure_settled };
+
+/// As it is now.
+fn measure(path: &Path) -> Result<Disk, Errno> {
+    let found = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     Ok(Disk { capacity_bytes: bytes(found.f_blocks), available_bytes: bytes(found.f_bavail) })
+}
+
+/// After a removal. Some file systems free what was removed only with what is written next: that is waited for.
+fn measure_settled(path: &Path) -> Result<Disk, Errno> {
+    rustix::fs::syncfs(rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
+    measure(path)
 }
 
 /// On a thread where waiting for the disk holds up nobody.

@@ -8,6 +8,7 @@ use lifecycle::Event;
 use lifecycle::image_gc::Disk;
 use rustix::io::Errno;
 
+use super::disk::{Measure, Measures};
 use super::*;
 use crate::testing::fake::Fake;
 use crate::testing::fake::images::image;
@@ -30,7 +31,11 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(gc: ImageGcConfig, measure: fn(&Path) -> Result<Disk, Errno>) -> Self {
+    fn new(gc: ImageGcConfig, measure: Measure) -> Self {
+        Self::measuring(gc, Measures { now: measure, settled: measure })
+    }
+
+    fn measuring(gc: ImageGcConfig, measures: Measures) -> Self {
         let (dir, fake) = (TempDir::new(), Arc::new(Fake::default()));
         fake.images.keep_in(dir.path().to_owned());
         let images = ImagesConfig { gc, ..ImagesConfig::default() };
@@ -46,7 +51,7 @@ impl Bed {
                 reply.send(answer.lock().unwrap().clone()).unwrap();
             }
         });
-        let collector = Collector::new(Surroundings { world, queries, messages: told }, measure);
+        let collector = Collector::new(Surroundings { world, queries, messages: told }, measures);
         Self { dir, fake, collector, messages, wanted }
     }
 
@@ -239,10 +244,10 @@ async fn f_f01_freed_bytes_are_measured_on_a_real_disk() {
     if !is_root("f_f01_freed_bytes_are_measured_on_a_real_disk") {
         return;
     }
-    let mut bed = Bed::new(at_once(), disk::measure);
+    let mut bed = Bed::measuring(at_once(), disk::MEASURES);
     let mounted = Mounted::tmpfs(bed.dir.path(), 1 << 20);
     bed.add_many(0..14);
-    let before = disk::measure(bed.dir.path()).unwrap();
+    let before = (disk::MEASURES.now)(bed.dir.path()).unwrap();
     assert_eq!(before, Disk { capacity_bytes: 1 << 20, available_bytes: 2 * (64 << 10) });
     bed.want(&["app0:1"]);
     bed.collector.round().await;

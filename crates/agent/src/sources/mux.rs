@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use pod::PullSecret;
 
+use super::text::Content;
 use super::{FileReport, SourceReport};
 use crate::handle::ManifestStatus;
 
@@ -46,13 +47,6 @@ pub(crate) struct Conflict {
     pub(crate) message: String,
     /// As the history of the pod that it is about tells it.
     pub(crate) event: Option<(Arc<Pod>, String)>,
-}
-
-/// What a file holds.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Content {
-    pods: Vec<Arc<Pod>>,
-    secrets: Vec<Arc<PullSecret>>,
 }
 
 impl Content {

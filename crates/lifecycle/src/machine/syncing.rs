@@ -12,7 +12,7 @@ use super::{hooks, probing, restart_all};
 use crate::backoff::RETRY;
 use crate::{
     Action, ContainerKind, ContainerPlan, Done, Effect, Failure, Millis, ObservedState, Outcome, Phase, PodPlan,
-    PullPolicy, RestartPolicy,
+    RestartPolicy,
 };
 use pod::reasons;
 
@@ -319,10 +319,9 @@ fn first_of_image(plans: &[ContainerPlan], index: usize) -> usize {
     plans.iter().position(|plan| shares_image(plan, &plans[index])).unwrap_or(index)
 }
 
-/// What may not be pulled is looked for at a pace of its own.
+/// Another policy may have another answer, and a pace of its own: what is present is enough for one and not for the other.
 fn shares_image(plan: &ContainerPlan, other: &ContainerPlan) -> bool {
-    let pulls = |plan: &ContainerPlan| plan.pull_policy != PullPolicy::Never;
-    plan.image == other.image && pulls(plan) == pulls(other)
+    plan.image == other.image && plan.pull_policy == other.pull_policy
 }
 
 /// Whether this container's image is being made present, for it or for another one.

@@ -233,6 +233,19 @@ fn rule_11_who_may_pull_does_not_wait_for_who_may_not() {
 }
 
 #[test]
+fn rule_11_whom_a_present_image_is_enough_for_does_not_wait_for_who_wants_the_newest() {
+    Script::new("Always a*:of=x b:of=x").run(
+        "1001 see                         =>
+         1002 admit                       => set_up, image a, image b
+         1003 failed:ErrImagePull image a =>
+         1003 is a ErrImagePull
+         1004 ok image b                  =>
+         1004 is b ContainerCreating
+        11003 tick                        => image a",
+    );
+}
+
+#[test]
 fn rule_11_an_image_that_may_not_be_pulled_is_looked_for_every_ten_seconds() {
     Script::new("Always a-").run(
         "1001 see                              =>

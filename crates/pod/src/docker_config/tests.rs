@@ -173,6 +173,7 @@ fn what_is_wrong_is_named_and_not_shown() {
         ("", "(document): is not JSON: line 1, column 0"),
         ("{\"auths\": {\"r\": {\"auth\": \"canary-7f\",}}}", "(document): is not JSON: line 1, column 38"),
         ("[\"canary-7f\"]", "(document): expected a JSON object as docker writes it"),
+        ("{\"auths\": {\"https://u:canary-7f@h\": {}}}", "auths[h]: is not a registry"),
         ("{\"auths\": \"canary-7f\"}", "auths: expected a mapping of registries to credentials"),
         ("{\"auths\": {\"r\": \"canary-7f\"}}", "auths[r]: expected a mapping with auth, or username and password"),
         ("{\"auths\": {\"r\": {\"password\": [\"canary-7f\"]}}}", "auths[r].password: expected a string"),

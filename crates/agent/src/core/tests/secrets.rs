@@ -32,8 +32,8 @@ fn both(pods: &[Arc<Pod>], secrets: &[Arc<PullSecret>]) -> Message {
     Message::Report(report)
 }
 
-/// The pulls asked for, all else carried out: how to tell of their end, the passwords known, the names that are missing.
-type Pull = ((String, u64, EffectId), Vec<String>, Vec<String>);
+/// The pulls asked for, all else carried out: how to tell of their end, and the passwords known.
+type Pull = ((String, u64, EffectId), Vec<String>);
 
 fn pulls(agent: &mut Agent, now_ms: u64, outbox: &mut Outbox) -> Vec<Pull> {
     let mut pulls = Vec::new();
@@ -45,7 +45,7 @@ fn pulls(agent: &mut Agent, now_ms: u64, outbox: &mut Outbox) -> Vec<Pull> {
             let known =
                 job.pull_secrets.iter().flat_map(|secret| secret.config.for_image("docker.io/library/busybox:1"));
             let passwords = known.map(|credential| credential.password.clone()).collect();
-            pulls.push(((uid, generation, id), passwords, job.missing_secrets.clone()));
+            pulls.push(((uid, generation, id), passwords));
         }
         // Of what is done, only what it leads to matters.
         for request in rest.drain(..) {
@@ -90,8 +90,7 @@ fn a_pull_has_the_secrets_that_its_pod_names_in_their_order() {
     agent.take(at(2), both(&wanted, &[secret("one", "1"), secret("two", "2"), foreign]), &mut outbox);
     let asked = pulls(&mut agent, 3, &mut outbox);
     let of = |uid: &str| asked.iter().find(|pull| pull.0.0 == uid).unwrap();
-    assert_eq!((&of("u1").1, &of("u1").2), (&strings(&["2", "1"]), &strings(&["gone", "foreign"])));
-    assert_eq!((&of("u2").1, &of("u2").2), (&strings(&[]), &strings(&[])));
+    assert_eq!((&of("u1").1, &of("u2").1), (&strings(&["2", "1"]), &strings(&[])));
     let events: Vec<_> = agent.history().iter().map(|record| record.to_v1("n")).collect();
     let told = events.iter().find(|event| event.reason.as_deref() == Some("FailedToRetrieveImagePullSecret")).unwrap();
     assert_eq!(
@@ -113,8 +112,8 @@ fn who_waits_for_an_image_tries_at_once_with_other_secrets() {
     agent.take(at(1), started(vec![]), &mut outbox);
     let wanted = [pod_with_secrets("a", "u1", &["one"])];
     agent.take(at(2), both(&wanted, &[]), &mut outbox);
-    let [(pull, passwords, missing)] = &pulls(&mut agent, 3, &mut outbox)[..] else { panic!("one pull") };
-    assert_eq!((passwords, missing), (&strings(&[]), &strings(&["one"])));
+    let [(pull, passwords)] = &pulls(&mut agent, 3, &mut outbox)[..] else { panic!("one pull") };
+    assert_eq!(*passwords, strings(&[]));
     fail(&mut agent, 4, pull.clone(), &mut outbox);
     agent.take(at(5), both(&wanted, &[]), &mut outbox);
     assert!(pulls(&mut agent, 5, &mut outbox).is_empty(), "nothing is new");
@@ -122,7 +121,7 @@ fn who_waits_for_an_image_tries_at_once_with_other_secrets() {
     for (secrets, expected) in [(vec!["1"], &["1"][..]), (vec!["2"], &["2"]), (vec![], &[])] {
         let secrets: Vec<_> = secrets.into_iter().map(|password| secret("one", password)).collect();
         agent.take(at(now_ms), both(&wanted, &secrets), &mut outbox);
-        let [(pull, passwords, _)] = &pulls(&mut agent, now_ms, &mut outbox)[..] else { panic!("{expected:?}") };
+        let [(pull, passwords)] = &pulls(&mut agent, now_ms, &mut outbox)[..] else { panic!("{expected:?}") };
         assert_eq!(*passwords, strings(expected));
         fail(&mut agent, now_ms + 1, pull.clone(), &mut outbox);
         assert!(pulls(&mut agent, now_ms + 1, &mut outbox).is_empty(), "it backs off");
@@ -137,11 +136,11 @@ fn a_pull_that_fails_with_yesterdays_secrets_is_tried_at_once_with_todays() {
     agent.take(at(1), started(vec![]), &mut outbox);
     let wanted = [pod_with_secrets("a", "u1", &["one"])];
     agent.take(at(2), both(&wanted, &[secret("one", "old")]), &mut outbox);
-    let [(pull, _, _)] = &pulls(&mut agent, 3, &mut outbox)[..] else { panic!("one pull") };
+    let [(pull, _)] = &pulls(&mut agent, 3, &mut outbox)[..] else { panic!("one pull") };
     agent.take(at(4), both(&wanted, &[secret("one", "new")]), &mut outbox);
     assert!(pulls(&mut agent, 4, &mut outbox).is_empty(), "one pull at a time");
     fail(&mut agent, 5, pull.clone(), &mut outbox);
-    let [(pull, passwords, _)] = &pulls(&mut agent, 5, &mut outbox)[..] else { panic!("it is tried again") };
+    let [(pull, passwords)] = &pulls(&mut agent, 5, &mut outbox)[..] else { panic!("it is tried again") };
     assert_eq!(*passwords, strings(&["new"]));
     fail(&mut agent, 6, pull.clone(), &mut outbox);
     assert!(pulls(&mut agent, 6, &mut outbox).is_empty(), "it backs off");

@@ -167,7 +167,9 @@ fn check_entry(path: &str, entry: &ProviderEntry, errors: &mut Vec<FieldError>) 
     for (index, text) in entry.match_images.iter().enumerate().take(PATTERNS_MAX) {
         if text.contains("://") || Pattern::parse(text).is_none() {
             let message = "expected a host with an optional port and path and without a scheme, as in *.registry.example.com/team";
-            errors.push(FieldError::with_found(format!("{path}.matchImages[{index}]"), text, message));
+            // Before an @ stands who asks, and perhaps the password.
+            let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
+            errors.push(FieldError::with_found(format!("{path}.matchImages[{index}]"), shown, message));
         }
     }
     let at = format!("{path}.defaultCacheDuration");

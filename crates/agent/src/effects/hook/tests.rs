@@ -29,7 +29,6 @@ async fn run_as(fake: &Arc<Fake>, handler: Value, moment: Moment) -> (Outcome, O
         sandbox_attempt: 0,
         pull_policy: PullPolicy::Never,
         pull_secrets: Vec::new(),
-        missing_secrets: Vec::new(),
         burstable_millis: 0,
         cancel: CancellationToken::new(),
     };

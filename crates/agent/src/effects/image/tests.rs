@@ -56,7 +56,6 @@ impl Bed {
             sandbox_attempt: 0,
             pull_policy,
             pull_secrets: Vec::new(),
-            missing_secrets: Vec::new(),
             burstable_millis: 0,
             cancel: cancel.clone(),
         };
@@ -353,7 +352,7 @@ async fn who_pulls_too_often_is_told() {
 async fn what_an_archive_brought_waits_for_no_registry() {
     let bed = Bed::new(ImagesConfig { qps: 1, burst: 1, ..ImagesConfig::default() });
     bed.fake.images.publish(image("sha256:1", &[APP]), None);
-    bed.fake.images.add(v1::Image { pinned: true, ..image("sha256:2", &[OTHER]) });
+    bed.fake.images.give(image("sha256:2", &[OTHER]));
     bed.fake.images.hold_pulls(true);
     let pulls = bed.begin(APP, PullPolicy::IfNotPresent);
     bed.until("one pulls", |bed| bed.fake.images.under_way().0 == 1).await;
@@ -364,6 +363,15 @@ async fn what_an_archive_brought_waits_for_no_registry() {
         assert!(is_image(&work.task.await.unwrap(), "sha256:2"));
     }
     assert!(is_image(&pulls.task.await.unwrap(), "sha256:1"));
+}
+
+#[tokio::test]
+async fn an_image_that_is_only_kept_from_collection_is_pulled_as_any_other() {
+    let dir = TempDir::new();
+    let bed = Bed::new(credentials(&dir, &[("ada", "canary-1")]));
+    bed.fake.images.add(v1::Image { pinned: true, ..image("sha256:1", &[APP]) });
+    bed.fake.images.publish(image("sha256:2", &[APP]), Some("canary-1"));
+    assert!(is_image(&bed.ensure(APP, PullPolicy::Always).await, "sha256:2"), "with the credential that is known");
 }
 
 #[test]

@@ -36,7 +36,6 @@ fn job(mut probe: Value) -> Job {
         sandbox_attempt: 0,
         pull_policy: PullPolicy::Never,
         pull_secrets: Vec::new(),
-        missing_secrets: Vec::new(),
         burstable_millis: 0,
         cancel: CancellationToken::new(),
     }

@@ -1,9 +1,10 @@
 //! The images of the runtime in memory, and the registry that it knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
+use cri::keys::IMAGE_GIVEN;
 use cri::{Code, Error, v1};
 use tokio::sync::watch;
 
@@ -17,6 +18,8 @@ pub(crate) struct Images {
 #[derive(Debug, Default)]
 struct State {
     here: Vec<v1::Image>,
+    /// Names that archives gave.
+    given: BTreeSet<String>,
     /// What a pull of a full name brings.
     registry: BTreeMap<String, Remote>,
     /// Every pull: the name, and who asked.
@@ -53,6 +56,13 @@ impl Images {
 
     pub(crate) fn add(&self, image: v1::Image) {
         self.lock().here.push(image);
+    }
+
+    /// An archive brought it.
+    pub(crate) fn give(&self, image: v1::Image) {
+        let mut state = self.lock();
+        state.given.extend(image.repo_tags.iter().cloned());
+        state.here.push(image);
     }
 
     /// A registry has it; with a password only for those who know it.
@@ -108,7 +118,11 @@ impl Images {
         let state = self.lock();
         match &state.blind {
             Some(error) => Err(error.clone()),
-            None => Ok(v1::ImageStatusResponse { image: state.find(&name).cloned(), ..Default::default() }),
+            None => {
+                let given = state.given.contains(&name).then(|| (IMAGE_GIVEN.to_owned(), "true".to_owned()));
+                let image = state.find(&name).cloned();
+                Ok(v1::ImageStatusResponse { image, info: given.into_iter().collect() })
+            }
         }
     }
 
