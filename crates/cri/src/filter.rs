@@ -20,18 +20,6 @@ pub fn container(filter: Option<&v1::ContainerFilter>, item: &v1::Container) -> 
         && has_labels(&item.labels, &filter.label_selector)
 }
 
-/// The same conditions on containers, for what these use. Only running ones use anything.
-pub fn of_stats(filter: Option<v1::ContainerStatsFilter>) -> v1::ContainerFilter {
-    let filter = filter.unwrap_or_default();
-    let running = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning.into() };
-    v1::ContainerFilter {
-        id: filter.id,
-        state: Some(running),
-        pod_sandbox_id: filter.pod_sandbox_id,
-        label_selector: filter.label_selector,
-    }
-}
-
 fn has_labels(labels: &Map, wanted: &Map) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

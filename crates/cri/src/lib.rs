@@ -20,6 +20,7 @@ pub mod resolver;
 mod runtime;
 #[cfg(feature = "spdy")]
 pub mod spdy;
+pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 

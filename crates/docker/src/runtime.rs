@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cri::attach::Terms;
-use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
+use cri::{ByteStream, Error, ExecSession, Runtime, filter, stats, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::call::{NOT_FOUND, whole};
@@ -173,7 +173,7 @@ impl Runtime for Docker {
         &self,
         request: v1::ListContainerStatsRequest,
     ) -> Result<v1::ListContainerStatsResponse, Error> {
-        let wanted = filter::of_stats(request.filter);
+        let wanted = stats::wanted(request.filter);
         Ok(v1::ListContainerStatsResponse { stats: self.core.list_stats(&wanted).await? })
     }
 

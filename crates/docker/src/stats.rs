@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerMemoryStats, ContainerStatsResponse};
 use bollard::query_parameters::StatsOptionsBuilder;
+use cri::stats::{self, value};
 use cri::{Error, filter, v1};
 use futures_util::StreamExt;
 
@@ -50,40 +51,25 @@ fn is_of_running(stats: &ContainerStatsResponse) -> bool {
     stats.memory_stats.as_ref().is_some_and(|memory| memory.usage.is_some())
 }
 
-fn told(container: v1::Container, stats: &ContainerStatsResponse) -> v1::ContainerStats {
-    let timestamp = now_ns();
-    let cpu_ns = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
-    v1::ContainerStats {
-        attributes: Some(v1::ContainerAttributes {
-            id: container.id,
-            metadata: container.metadata,
-            labels: container.labels,
-            annotations: container.annotations,
-        }),
-        cpu: Some(v1::CpuUsage { timestamp, usage_core_nano_seconds: value(cpu_ns), ..Default::default() }),
-        memory: stats.memory_stats.as_ref().map(|memory| v1::MemoryUsage { timestamp, ..memory_of(memory) }),
-        ..Default::default()
-    }
+fn told(container: v1::Container, of: &ContainerStatsResponse) -> v1::ContainerStats {
+    let cpu_ns = of.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
+    stats::told(container, now_ns(), cpu_ns, of.memory_stats.as_ref().map(memory))
 }
 
 /// The names are the kernel's: with `total_` where a group of version 1 counts those below it too.
-fn memory_of(memory: &ContainerMemoryStats) -> v1::MemoryUsage {
+fn memory(of: &ContainerMemoryStats) -> v1::MemoryUsage {
     let none = HashMap::new();
-    let counters = memory.stats.as_ref().unwrap_or(&none);
+    let counters = of.stats.as_ref().unwrap_or(&none);
     let get = |names: [&str; 2]| names.iter().find_map(|name| counters.get(*name)).copied();
     let inactive = get(["total_inactive_file", "inactive_file"]).unwrap_or(0);
     v1::MemoryUsage {
-        usage_bytes: value(memory.usage),
-        working_set_bytes: value(memory.usage.map(|usage| usage.saturating_sub(inactive))),
+        usage_bytes: value(of.usage),
+        working_set_bytes: value(of.usage.map(|usage| usage.saturating_sub(inactive))),
         rss_bytes: value(get(["total_rss", "anon"])),
         page_faults: value(get(["total_pgfault", "pgfault"])),
         major_page_faults: value(get(["total_pgmajfault", "pgmajfault"])),
         ..Default::default()
     }
-}
-
-fn value(value: Option<u64>) -> Option<v1::UInt64Value> {
-    value.map(|value| v1::UInt64Value { value })
 }
 
 #[cfg(test)]
@@ -92,15 +78,15 @@ mod tests {
 
     #[test]
     fn memory_is_told_from_either_version_of_control_groups() {
-        let memory = |counters: &[(&str, u64)]| {
+        let told = |counters: &[(&str, u64)]| {
             let stats = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            memory_of(&ContainerMemoryStats { usage: Some(100), stats: Some(stats), ..Default::default() })
+            memory(&ContainerMemoryStats { usage: Some(100), stats: Some(stats), ..Default::default() })
         };
-        let v1 = memory(&[("inactive_file", 1), ("total_inactive_file", 30), ("total_rss", 5), ("total_pgfault", 6)]);
-        let v2 = memory(&[("inactive_file", 30), ("anon", 5), ("pgfault", 6)]);
+        let v1 = told(&[("inactive_file", 1), ("total_inactive_file", 30), ("total_rss", 5), ("total_pgfault", 6)]);
+        let v2 = told(&[("inactive_file", 30), ("anon", 5), ("pgfault", 6)]);
         assert_eq!(v1, v2);
         assert_eq!(v1.working_set_bytes, value(Some(70)));
         assert_eq!((v1.rss_bytes, v1.page_faults, v1.major_page_faults), (value(Some(5)), value(Some(6)), None));
-        assert_eq!(memory(&[("inactive_file", 300)]).working_set_bytes, value(Some(0)), "it never wraps");
+        assert_eq!(told(&[("inactive_file", 300)]).working_set_bytes, value(Some(0)), "it never wraps");
     }
 }

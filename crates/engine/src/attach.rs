@@ -15,12 +15,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{internal, of_shim, on_pool};
+use crate::ids;
 use crate::network::Pins;
 use crate::record::Phase;
 use crate::spec::Scope;
 use crate::state::{Core, End, Sandbox};
 use crate::terminal::{Terminal, TerminalWriter};
-use crate::{ids, shim_process};
 
 /// For the shim's answer; it only takes note of whom to pass the output on to.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ struct Output {
 
 /// A shim that an older kubelet started knows nothing of attaching, and would hang up if it were asked.
 pub(crate) fn check_shim(sandbox: &Sandbox) -> Result<(), Error> {
-    match shim_process::version(&sandbox.dir) {
+    match sandbox.shim_version() {
         ATTACH_VERSION.. => Ok(()),
         _ => Err(Error::failed_precondition(
             "the pod's supervisor was started by an older kubelet, which could not attach; a pod that is started anew can be attached to",

@@ -18,7 +18,6 @@ use crate::machine;
 use crate::record::{self, ContainerRecord, Phase};
 use crate::sandbox::ANSWER;
 use crate::shim_link::ShimError;
-use crate::shim_process;
 use crate::spec::{self, Inputs};
 use crate::state::{Container, Core, End, Sandbox, now_ns};
 
@@ -88,6 +87,7 @@ impl Core {
         let (upper, work) = (self.writable_dir().join(id).join("u"), self.writable_dir().join(id).join("w"));
         let group = self.container_group(sandbox, id);
         let built = spec::build(Inputs {
+            version: sandbox.shim_version(),
             id,
             config: &config,
             image: &image.config,
@@ -111,11 +111,10 @@ impl Core {
             held: self.held,
             cpus: self.cpus,
         });
-        let mut built = built.map_err(refused)?;
+        let built = built.map_err(refused)?;
         if built.stdin.is_some() {
             attach::check_shim(sandbox)?;
         }
-        built.version = shim_process::version(&sandbox.dir);
         let limits = spec::limits(&config);
         let record = ContainerRecord {
             created_at_ns: now_ns(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::attach::Terms;
-use cri::{ByteStream, Error, ExecSession, Runtime, filter, v1};
+use cri::{ByteStream, Error, ExecSession, Runtime, filter, stats, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
@@ -219,7 +219,7 @@ impl Runtime for Engine {
         request: v1::ListContainerStatsRequest,
     ) -> Result<v1::ListContainerStatsResponse, Error> {
         let core = Arc::clone(&self.core);
-        let wanted = filter::of_stats(request.filter);
+        let wanted = stats::wanted(request.filter);
         Ok(v1::ListContainerStatsResponse { stats: on_pool(move || core.list_stats(&wanted)).await? })
     }
 

@@ -44,6 +44,8 @@ const MAX_MOUNTS: usize = 1024;
 
 /// What a container's specification is made of.
 pub(crate) struct Inputs<'a> {
+    /// The one that the sandbox's shim speaks.
+    pub(crate) version: u32,
     pub(crate) id: &'a str,
     pub(crate) config: &'a v1::ContainerConfig,
     pub(crate) image: &'a ImageConfig,
@@ -75,7 +77,7 @@ pub(crate) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec, Refused> {
     let own = |scope: Scope, path: PathBuf| (scope == Scope::Pod).then_some(path);
     let (masked_paths, readonly_paths) = hidden_paths(&security, inputs.cpus);
     Ok(ContainerSpec {
-        version: protocol::VERSION,
+        version: inputs.version,
         id: inputs.id.to_owned(),
         process: Process {
             args: command::arguments(config, inputs.image)?,

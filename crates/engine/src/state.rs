@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cri::v1;
-use shim::protocol::{ExitRecord, StartedRecord, records};
+use shim::protocol::{ExitRecord, StartedRecord, VERSION, records};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -17,6 +17,7 @@ use crate::files::FileError;
 use crate::network::Network;
 use crate::record::{self, ContainerRecord, EndRecord, Phase, SandboxRecord};
 use crate::shim_link::ShimLink;
+use crate::shim_process;
 use crate::spec::{self, Scope, Shares};
 
 /// Sandboxes that are set up at once: more would only wait for the kernel's network lock.
@@ -205,6 +206,12 @@ impl Sandbox {
     /// The state; never to be held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, SandboxState> {
         lock(&self.state)
+    }
+
+    /// Of the protocol that its shim speaks: a kubelet before this one may have started it.
+    pub(crate) fn shim_version(&self) -> u32 {
+        let started_here = self.state().child.is_some();
+        if started_here { VERSION } else { shim_process::version(&self.dir) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
