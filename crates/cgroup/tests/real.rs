@@ -16,6 +16,11 @@ impl Drop for Temporary {
     }
 }
 
+/// Right below the root: a parent shared by tests would be taken away by one while another makes its group in it.
+fn path(test: &str) -> String {
+    format!("/kubelet-cgroup-test-{}-{test}", std::process::id())
+}
+
 /// `None` with a printed reason where the test cannot run; in CI that is a failure.
 fn group(name: &str) -> Option<(Layout, Temporary)> {
     let ready = if rustix::process::geteuid().is_root() {
@@ -25,7 +30,7 @@ fn group(name: &str) -> Option<(Layout, Temporary)> {
     };
     match ready {
         Ok(layout) => {
-            let group = layout.group(&format!("/kubelet-cgroup-test-{}/{name}", std::process::id()));
+            let group = layout.group(&path(name));
             Some((layout, Temporary(group)))
         }
         Err(reason) if std::env::var_os("CI").is_none() => {
@@ -48,13 +53,6 @@ fn shell_in(group: &Group, script: &str) -> Child {
 
 fn output(child: Child) -> String {
     String::from_utf8(child.wait_with_output().expect("wait").stdout).expect("text")
-}
-
-fn remove_parent(layout: &Layout) {
-    // The last test to end takes the common parent away; before that it is busy.
-    for dir in layout.group(&format!("/kubelet-cgroup-test-{}", std::process::id())).dirs() {
-        fs::remove_dir(dir).ok();
-    }
 }
 
 #[test]
@@ -80,8 +78,6 @@ fn limits_are_set_and_read_back() {
     group.update(&Limits { memory_bytes: Some(-1), cpu_quota_us: Some(-1), ..Limits::default() }).unwrap();
     let pids = group.dirs().into_iter().find_map(|dir| fs::read_to_string(dir.join("pids.max")).ok());
     assert_eq!(pids.unwrap().trim(), "77");
-    drop(temporary);
-    remove_parent(&layout);
 }
 
 #[test]
@@ -89,7 +85,7 @@ fn a_forking_group_is_killed_with_all_beneath_it() {
     let Some((layout, temporary)) = group("kill") else { return };
     let group = &temporary.0;
     group.create(&Limits { pids: Some(200), ..Limits::default() }).unwrap();
-    let inner = layout.group(&format!("/kubelet-cgroup-test-{}/kill/inner", std::process::id()));
+    let inner = layout.group(&format!("{}/inner", path("kill")));
     let mut outer = None;
     if matches!(layout, Layout::V1 { .. }) {
         // v2 allows no processes beside groups with controllers.
@@ -113,13 +109,11 @@ fn a_forking_group_is_killed_with_all_beneath_it() {
     group.remove().unwrap();
     group.remove().unwrap();
     assert!(!inner.exists());
-    drop(temporary);
-    remove_parent(&layout);
 }
 
 #[test]
 fn usage_and_oom_kills_are_counted() {
-    let Some((layout, temporary)) = group("usage") else { return };
+    let Some((_, temporary)) = group("usage") else { return };
     let group = &temporary.0;
     group.create(&Limits { memory_bytes: Some(32 << 20), ..Limits::default() }).unwrap();
     let memory = group.memory_dir().unwrap();
@@ -129,13 +123,11 @@ fn usage_and_oom_kills_are_counted() {
     greedy.wait().unwrap();
     assert!(cgroup::oom_kills(&memory).unwrap() >= 1);
     assert!(group.usage().unwrap().cpu_ns > 0);
-    drop(temporary);
-    remove_parent(&layout);
 }
 
 #[test]
 fn s_d15_only_the_default_devices_open() {
-    let Some((layout, temporary)) = group("devices") else { return };
+    let Some((_, temporary)) = group("devices") else { return };
     let group = &temporary.0;
     let nodes = std::env::temp_dir().join(format!("kubelet-cgroup-nodes-{}", std::process::id()));
     fs::create_dir_all(&nodes).unwrap();
@@ -157,6 +149,4 @@ fn s_d15_only_the_default_devices_open() {
     group.create(&Limits { devices: DevicePolicy::AllowAll, ..Limits::default() }).unwrap();
     assert!(output(shell_in(group, &script)).contains("opens 11"));
     fs::remove_dir_all(&nodes).unwrap();
-    drop(temporary);
-    remove_parent(&layout);
 }

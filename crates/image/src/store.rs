@@ -187,16 +187,6 @@ impl State {
         }
     }
 
-    /// The lowest free number: names stay short, because all of them must fit into mount(2)'s one page of options.
-    fn take_directory(&mut self) -> u32 {
-        let used: BTreeSet<u32> =
-            self.layers.values().map(|layer| layer.dir).chain(self.taken.iter().copied()).collect();
-        let free = used.iter().zip(1..).find(|(used, number)| *used != number);
-        let number = free.map_or_else(|| used.last().map_or(1, |last| last + 1), |(_, number)| number);
-        self.taken.insert(number);
-        number
-    }
-
     fn find(&self, text: &str) -> Result<Option<&Stored>> {
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         if digits.len() == 64 && is_hex(digits) {

@@ -78,9 +78,20 @@ impl Change<'_> {
         if let Some(number) = dir.number().or_else(in_change) {
             return number;
         }
-        let number = self.store.state_mut().take_directory();
+        let number = self.free_directory();
         self.transaction.adopt(dir.path(), self.store.dirs.layer(number));
         number
+    }
+
+    /// The lowest free number: names stay short, because all of them must fit into mount(2)'s one page of options.
+    fn free_directory(&self) -> u32 {
+        let state = self.store.state();
+        let records = state.layers.values().chain(self.layers.iter().map(|layer| &layer.record));
+        let used: BTreeSet<u32> = records.map(|record| record.dir).chain(state.taken.iter().copied()).collect();
+        // What a failed change could not take back may lie there.
+        let is_free =
+            |number: &u32| !used.contains(number) && std::fs::symlink_metadata(self.store.dirs.layer(*number)).is_err();
+        (1..).find(is_free).unwrap_or(u32::MAX)
     }
 
     /// Adds an image whose layers are all there, or what is new about one: a manifest by which it came, a pin.
@@ -147,10 +158,12 @@ impl Change<'_> {
     /// Puts everything on the disk, then into the memory from which questions are answered.
     pub(crate) fn commit(self) -> Result<()> {
         self.transaction.commit()?;
+        // Before the state is held: this looks at the disk.
+        for layer in &self.layers {
+            layer.dir.set_number(layer.record.dir);
+        }
         let mut state = self.store.state_mut();
-        for NewLayer { record, dir, _open } in self.layers {
-            dir.set_number(record.dir);
-            state.taken.remove(&record.dir);
+        for NewLayer { record, .. } in self.layers {
             state.layers.insert(record.chain_id.clone(), record);
         }
         let mut renamed: BTreeSet<Digest> = BTreeSet::new();

@@ -165,7 +165,8 @@ impl LayerPlan {
                 stored.ok_or_else(|| Error::NotFound { reference: id.to_string() })
             }
             Err(error) => {
-                let full = matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+                let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                let full = matches!(&error, Error::Io { source, .. } if is_full(source.kind()));
                 self.shared.disk_full.fetch_or(full, Ordering::Relaxed);
                 self.fail();
                 Err(error)
@@ -186,7 +187,9 @@ impl LayerPlan {
     /// Ends without an image; layers that are complete are kept for some minutes, so that the next try finds them.
     pub(crate) fn fail(mut self) {
         if self.shared.disk_full.load(Ordering::Relaxed) {
-            return;
+            // Nor is what others kept worth the room.
+            let kept = self.shared.store.slots.lock().take_expired(Instant::now() + KEPT_FOR);
+            return self.shared.store.discard(kept);
         }
         self.keep_until = Some(Instant::now() + KEPT_FOR);
         let store = Arc::downgrade(&self.shared.store);
@@ -275,7 +278,12 @@ impl Slot {
         }
         drop(table);
         let opened = lowers.iter().map(|dir| dir.open()).collect::<Result<_>>();
-        opened.map_err(|error| LayerError::Read { source: io::Error::other(error) })
+        // Not the layer's own fault.
+        opened.map_err(|error| LayerError::EntryIo {
+            path: "/".to_owned(),
+            doing: "open the layers below",
+            source: io::Error::other(error),
+        })
     }
 }
 

@@ -123,12 +123,19 @@ impl Store {
         for number in &directories {
             // Moved first: a directory that is half removed must never be taken for a layer.
             let (from, name) = (self.dirs.layer(*number), temporary_name());
-            fs::rename(&from, self.dirs.ingest.join(&name)).map_err(|e| Error::io("move away", &from, e))?;
-            doomed.push(name);
-            self.state_mut().taken.remove(number);
+            match fs::rename(&from, self.dirs.ingest.join(&name)) {
+                Ok(()) => doomed.push(name),
+                // Somebody else removed it meanwhile.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("move away", &from, e)),
+            }
         }
         for record in &records {
             remove_file(&self.dirs.layer_record(&record.chain_id))?;
+        }
+        // Not before the records are gone: they would claim another layer's directory.
+        for number in &directories {
+            self.state_mut().taken.remove(number);
         }
         drop(guard);
         for name in doomed {

@@ -1,7 +1,8 @@
 //! Which layers are wanted, and who brings them.
 //!
-//! Who waits waits for a lower layer of the same stack, or for a layer that a plan made before wanted, so nobody waits in
-//! a circle: all that a plan wants is entered at once, and what was given up is brought without waiting for a twin.
+//! Who waits waits for a lower layer of the same stack, for what is being unpacked, or for what a plan made before will
+//! bring, so nobody waits in a circle: all that a plan wants is entered at once, and what was given up is nobody's until
+//! somebody asks for it, who then brings it without waiting for a twin.
 
 use super::State;
 use super::layer_dir::LayerDir;
@@ -99,23 +100,20 @@ impl Table {
         let mut parent = None;
         for (chain_id, diff_id) in chain_ids(diff_ids).into_iter().zip(diff_ids) {
             if !self.entries.contains_key(&chain_id) {
-                let phase = match (state.layers.get(&chain_id), self.twin(diff_id, state)) {
-                    (Some(record), _) => Phase::Complete(Arc::new(LayerDir::stored(dirs, record))),
-                    (None, Some(twin)) => {
-                        self.share(&twin, (state, dirs));
-                        twins.push(twin.clone());
-                        Phase::Sharing(plan, twin)
-                    }
-                    (None, None) => Phase::Reserved(plan),
+                let phase = if let Some(record) = state.layers.get(&chain_id) {
+                    Phase::Complete(Arc::new(LayerDir::stored(dirs, record)))
+                } else if let Some(twin) = self.twin(diff_id, state) {
+                    self.share(&twin, (state, dirs));
+                    twins.push(twin.clone());
+                    Phase::Sharing(plan, twin)
+                } else {
+                    Phase::Reserved(plan)
                 };
                 self.entries.insert(chain_id.clone(), Entry::new(parent, diff_id, phase));
             }
             if let Some(entry) = self.entries.get_mut(&chain_id) {
                 entry.holders += 1;
                 entry.kept_until = None;
-                if matches!(entry.phase, Phase::Absent) {
-                    entry.phase = Phase::Reserved(plan);
-                }
             }
             parent = Some(chain_id);
         }
@@ -185,9 +183,11 @@ impl Table {
             Phase::Absent | Phase::Sharing(..) => return Twin::Differs,
             Phase::Reserved(_) | Phase::Filling => return Twin::Wait,
             Phase::Complete(dir) if dir.unpacked.looked_below => return Twin::Differs,
-            // Those below it come with the plans that want it.
-            Phase::Complete(dir) if !dir.is_settled() && twin.holders == 0 => return Twin::Differs,
-            Phase::Complete(dir) if !dir.is_settled() => return Twin::Wait,
+            // Those below it come with the plans that want it; not if one of them has still to be asked for.
+            Phase::Complete(dir) if !dir.is_settled() => {
+                let comes = twin.holders > 0 && self.is_under_way(twin.parent.as_ref());
+                return if comes { Twin::Wait } else { Twin::Differs };
+            }
             Phase::Complete(dir) => dir,
         };
         let below = match &entry.parent {
@@ -206,6 +206,17 @@ impl Table {
                 Twin::Differs
             }
         }
+    }
+
+    /// Whether all of a stack is complete or being unpacked: nothing of it waits to be asked for.
+    fn is_under_way<'a>(&'a self, mut at: Option<&'a Digest>) -> bool {
+        while let Some(entry) = at.and_then(|chain_id| self.entries.get(chain_id)) {
+            if !matches!(entry.phase, Phase::Filling | Phase::Complete(_)) {
+                return false;
+            }
+            at = entry.parent.as_ref();
+        }
+        at.is_none()
     }
 
     /// A layer was unpacked.

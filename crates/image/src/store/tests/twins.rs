@@ -251,3 +251,35 @@ fn s_m02_one_directory_is_never_two_layers() {
     let again = plan(&store, &[layer("one")]);
     assert!(matches!(again.claim_blocking(0), Claim::Present) || store.list().is_empty());
 }
+
+/// What is left of a pull that failed, a pull with the same layers in another order, and the first one's next try.
+#[test]
+fn two_who_could_share_with_each_other_do_not_wait_for_each_other() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let one = vec![layer("q"), layer("y")];
+    let two = vec![base("x"), layer("y"), layer("q")];
+    let failing = plan(&store, &one);
+    let (below, above) = (ours(&failing, 0), ours(&failing, 1));
+    fill(above, &one[1]).unwrap();
+    drop(below);
+    failing.fail();
+    let (second, again) = (plan(&store, &two), plan(&store, &one));
+    let (done, ends) = std::sync::mpsc::channel();
+    // Threads that wait for ever must not keep the test from failing.
+    for (plan, layers, name) in [(second, two, "two"), (again, one, "one")] {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            bring(&plan, &layers).unwrap();
+            done.send(commit(plan, &layers, name).unwrap()).unwrap();
+        });
+    }
+    for _ in 0..2 {
+        ends.recv_timeout(std::time::Duration::from_secs(60)).expect("both come to their end");
+    }
+    assert_eq!(store.list().len(), 2);
+    assert_idle(&store);
+}
