@@ -176,14 +176,17 @@ impl Group {
         self.dirs().iter().try_for_each(|dir| remove_tree(dir))
     }
 
-    /// Removes the group from the hierarchies that this crate leaves alone: runtimes make it in all that there are.
+    /// Removes the group from every hierarchy, also from those that this crate leaves alone: runtimes make it in all that
+    /// there are. Those come first: as long as one of them is busy the group exists, and whoever asks again finds it.
     ///
     /// # Errors
     /// As for [`Group::remove`], or the mount table cannot be read.
-    pub fn remove_strays(&self) -> Result<()> {
+    pub fn remove_everywhere(&self) -> Result<()> {
         self.refuse_root()?;
+        let own = self.dirs();
         let dirs = Layout::all_mounts()?.into_iter().map(|mount| mount.join(&self.path));
-        dirs.filter(|dir| dir.exists()).try_for_each(|dir| remove_tree(&dir))
+        dirs.filter(|dir| !own.contains(dir) && dir.exists()).try_for_each(|dir| remove_tree(&dir))?;
+        self.remove()
     }
 
     fn refuse_root(&self) -> Result<()> {

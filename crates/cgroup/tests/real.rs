@@ -4,6 +4,7 @@ use cgroup::{DevicePolicy, DeviceRule, Group, Layout, Limits, Usage};
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 struct Temporary(Group);
@@ -149,4 +150,28 @@ fn s_d15_only_the_default_devices_open() {
     group.create(&Limits { devices: DevicePolicy::AllowAll, ..Limits::default() }).unwrap();
     assert!(output(shell_in(group, &script)).contains("opens 11"));
     fs::remove_dir_all(&nodes).unwrap();
+}
+
+#[test]
+fn a_group_exists_until_it_is_gone_from_hierarchies_of_others_too() {
+    let Some((layout, temporary)) = group("strays") else { return };
+    let group = &temporary.0;
+    group.create(&Limits::default()).unwrap();
+    let Some(stray) = stray_dir(&layout) else { return };
+    fs::create_dir(&stray).unwrap();
+    let mut sleeper = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    cgroup::attach(std::slice::from_ref(&stray), sleeper.id() as i32).unwrap();
+    assert!(group.remove_everywhere().is_err());
+    assert!(group.exists());
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    group.remove_everywhere().unwrap();
+    assert!(!group.exists() && !stray.exists());
+}
+
+/// Where a runtime would make the group in a hierarchy without a controller of ours; v2 has none.
+fn stray_dir(layout: &Layout) -> Option<PathBuf> {
+    let Layout::V1 { .. } = layout else { return None };
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    unified.join("cgroup.procs").exists().then(|| unified.join(path("strays").trim_start_matches('/')))
 }

@@ -32,8 +32,7 @@ fn remove(world: &World, key: &PodKey) -> Result<(), String> {
     unmount_volumes(&pod_dir).map_err(|error| error.to_string())?;
     for group in pod_cgroups(world, uid).filter(cgroup::Group::exists) {
         // Whatever joined the group by itself goes with it.
-        let gone = group.kill().and_then(|()| group.remove()).and_then(|()| group.remove_strays());
-        gone.map_err(|error| error.to_string())?;
+        group.kill().and_then(|()| group.remove_everywhere()).map_err(|error| error.to_string())?;
     }
     for logs in log_dirs(&world.config.log_dir, key)? {
         remove_tree(&logs).map_err(|error| error.to_string())?;
@@ -103,7 +102,7 @@ pub(crate) fn remove_empty_qos_cgroups(world: &World) {
         if group.exists()
             && group.children().is_empty()
             && group.procs().is_empty()
-            && let Err(error) = group.remove().and_then(|()| group.remove_strays())
+            && let Err(error) = group.remove_everywhere()
         {
             tracing::warn!(%error, "an empty control group is left");
         }
