@@ -52,6 +52,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// True when the image file system has no room, or no quota, left for what was to be kept.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Layer { source: LayerError::DiskFull { .. }, .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(doing: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
     }

@@ -41,9 +41,19 @@ pub(crate) fn spread_out(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads a regular file of at most `limit` bytes. Does not hang on what is not a regular file.
+/// Reads a regular file of the store's own, of at most `limit` bytes. A symbolic link is none.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    read_regular(path, limit, OFlags::NOFOLLOW)
+}
+
+/// Reads a regular file of the machine's owner, of at most `limit` bytes, to which symbolic links may lead.
+pub(crate) fn read_linked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_regular(path, limit, OFlags::empty())
+}
+
+/// Does not hang on what is not a regular file: opening a FIFO waits for a writer otherwise.
+fn read_regular(path: &Path, limit: u64, links: OFlags) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | links;
     let file = fs::File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -121,6 +131,27 @@ mod tests {
         remove_tree(&top, "d").unwrap();
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["twin"]);
+    }
+
+    #[test]
+    fn what_is_read_is_a_regular_file_and_a_link_to_one_where_links_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), b"12345").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("fifo", at("link-to-fifo")).unwrap();
+        rustix::fs::mknodat(CWD, at("fifo"), rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        for read in [read_limited, read_linked] {
+            assert_eq!(read(&at("file"), 5).unwrap(), b"12345");
+            assert!(read(&at("file"), 4).unwrap_err().to_string().contains("4 bytes"));
+            // Nobody ever writes to it.
+            assert!(read(&at("fifo"), 5).unwrap_err().to_string().contains("regular file"));
+            assert!(read(dir.path(), 5).unwrap_err().to_string().contains("regular file"));
+            assert_eq!(read(&at("none"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        assert!(read_limited(&at("link"), 5).is_err());
+        assert_eq!(read_linked(&at("link"), 5).unwrap(), b"12345");
+        assert!(read_linked(&at("link-to-fifo"), 5).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// Overlayfs takes no more lower directories (`OVL_MAX_STACK`).
 pub(crate) const MAX_LAYERS: usize = 500;
+/// A manifest or an index; as much as registries take.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
 

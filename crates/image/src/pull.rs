@@ -66,6 +66,22 @@ struct Listed {
     id: u64,
 }
 
+impl Listed {
+    /// Begins when it is first asked for its outcome, when nobody holds the list: a runtime that ends drops what it is
+    /// given, and that takes the pull off the list at once.
+    async fn work(self, (reference, login): (Reference, Option<Login>), progress: Arc<Progress>) -> Outcome {
+        let work = tokio::spawn(async move {
+            // Lives as long as the work, and not only from its first step on.
+            let listed = self;
+            listed.puller.bring(&reference, login, &progress).await
+        });
+        match AbortOnDropHandle::new(work).await {
+            Ok(outcome) => outcome.map_err(Arc::new),
+            Err(_) => Err(Arc::new(PullError::BrokenOff)),
+        }
+    }
+}
+
 impl Drop for Listed {
     fn drop(&mut self) {
         self.puller.pulls().retain(|entry| entry.id != self.id);
@@ -123,8 +139,8 @@ pub enum PullError {
     #[error("{document} is {size_bytes} bytes long; the limit is {limit_bytes}")]
     TooLarge { document: String, size_bytes: u64, limit_bytes: u64 },
     /// A document is not what its descriptor says.
-    #[error("{document} has {what} {found}, expected {expected}")]
-    Mismatch { document: String, what: &'static str, expected: String, found: String },
+    #[error("{document} has the digest {found}, expected {expected}")]
+    Mismatch { document: String, expected: String, found: String },
     /// There are images, but none for this machine.
     #[error("no image for {wanted}; there is {found}")]
     Platform { wanted: String, found: String },
@@ -158,9 +174,10 @@ impl Puller {
 
     /// The pulls that somebody waits for.
     pub fn under_way(&self) -> Vec<PullProgress> {
-        let pulls = self.pulls();
-        let waited_for = pulls.iter().filter(|entry| entry.outcome.upgrade().is_some());
-        waited_for.map(|entry| entry.progress.snapshot()).collect()
+        let held = |entry: &Entry| Some((entry.outcome.upgrade()?, entry.progress.clone()));
+        // Whoever lets go of a pull last takes it off the list: that may be done here, but not while the list is held.
+        let waited_for: Vec<_> = self.pulls().iter().filter_map(held).collect();
+        waited_for.iter().map(|(_, progress)| progress.snapshot()).collect()
     }
 
     /// The pull of this reference that is under way, or a new one.
@@ -173,17 +190,7 @@ impl Puller {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let progress = Arc::new(Progress::new(reference.to_string()));
         let listed = Listed { puller: self.clone(), id };
-        let (of, with, told) = (reference.clone(), login.clone(), progress.clone());
-        let work = tokio::spawn(async move {
-            // Lives as long as the work, and not only from its first step on.
-            let listed = listed;
-            listed.puller.bring(&of, with, &told).await
-        });
-        let outcome = AbortOnDropHandle::new(work).map(|ended| match ended {
-            Ok(outcome) => outcome.map_err(Arc::new),
-            Err(_) => Err(Arc::new(PullError::BrokenOff)),
-        });
-        let outcome = outcome.boxed().shared();
+        let outcome = listed.work((reference.clone(), login.clone()), progress.clone()).boxed().shared();
         if let Some(weak) = outcome.downgrade() {
             pulls.push(Entry { id, reference: reference.clone(), login, progress, outcome: weak });
         }

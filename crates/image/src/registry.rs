@@ -106,6 +106,10 @@ impl Shared {
         lock(&self.tokens).put(key, authorization);
     }
 
+    fn forget_token(&self, key: &TokenKey, refused: &HeaderValue) {
+        lock(&self.tokens).forget(key, refused);
+    }
+
     fn is_dead(&self, endpoint: &Endpoint) -> bool {
         lock(&self.dead).has(endpoint)
     }

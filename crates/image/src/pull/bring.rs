@@ -32,10 +32,6 @@ impl Puller {
             }
         }
         let root = session.manifest().await?;
-        if let Some(expected) = reference.digest().filter(|digest| **digest != root.digest) {
-            let (expected, found) = (expected.to_string(), root.digest.to_string());
-            return Err(PullError::Mismatch { document: "the manifest".to_owned(), what: "digest", expected, found });
-        }
         if let Some(image) = self.known(reference, &root.digest).await? {
             return Ok(image);
         }
@@ -61,7 +57,12 @@ impl Puller {
     async fn known(&self, reference: &Reference, digest: &Digest) -> Result<Option<Arc<Image>>> {
         let by_digest = format!("{}@{digest}", reference.repository());
         let Some(image) = self.store.resolve(&by_digest)? else { return Ok(None) };
-        let (store, names) = (self.store.clone(), names(reference));
+        let names = names(reference);
+        // Where nothing is to be changed, what others change is not waited for.
+        if names.iter().all(|name| image.refs.contains(name) && self.store.is_pulled(name)) {
+            return Ok(Some(image));
+        }
+        let store = self.store.clone();
         blocking(move || name_again(&store, &image.id, &names)).await
     }
 

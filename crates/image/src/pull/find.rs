@@ -37,7 +37,10 @@ pub(super) async fn find(session: &Session, root: Fetched) -> Result<Found, Pull
     let mut search = Search { host: Platform::host(), leads: Vec::new(), others: Vec::new() };
     let mut found = search.look(session, root, None, Vec::new()).await?;
     let mut fetched = 1;
-    while found.is_none() {
+    loop {
+        if let Some(found) = found {
+            return Ok(found);
+        }
         let Some(Lead { descriptor, above }) = search.leads.pop() else { return Err(search.nothing()) };
         fetched += 1;
         if fetched > MAX_DOCUMENTS {
@@ -47,10 +50,8 @@ pub(super) async fn find(session: &Session, root: Fetched) -> Result<Found, Pull
         let document = name_of("manifest", &descriptor.digest);
         limit(&document, descriptor.size, MAX_MANIFEST_BYTES)?;
         let below = session.manifest_at(&descriptor.digest, descriptor.size).await?;
-        check(&document, &descriptor, (&below.digest, below.bytes.len()))?;
         found = search.look(session, below, descriptor.media_type, above).await?;
     }
-    found.ok_or_else(|| search.nothing())
 }
 
 struct Search {
@@ -108,9 +109,9 @@ impl Search {
     ) -> Result<Option<Found>, PullError> {
         let document = name_of("configuration", &config.digest);
         let config_bytes = fetch_config(session, &document, config).await?;
-        let (name, descriptor) = (document.clone(), config.clone());
+        let (name, expected) = (document.clone(), config.digest.clone());
         let (config_bytes, config) = aside(move || {
-            check(&name, &descriptor, (&Digest::of(&config_bytes), config_bytes.len()))?;
+            check_digest(&name, &expected, &config_bytes)?;
             let parsed = json::parse::<ConfigFile>(&config_bytes, Dialect::Oci);
             let parsed = parsed.and_then(|config| config.check().map(|()| config));
             parsed.map(|config| (config_bytes, config)).map_err(|reason| refuse(&name, reason))
@@ -141,13 +142,13 @@ impl Search {
     }
 }
 
+/// As many bytes as the descriptor says: a blob gives neither more nor fewer.
 async fn fetch_config(session: &Session, document: &str, config: &Descriptor) -> Result<Vec<u8>, PullError> {
     limit(document, config.size, MAX_CONFIG_BYTES)?;
     let mut blob = session.blob(&config.digest, config.size).await?;
     let mut bytes = Vec::with_capacity(config.size as usize);
     while let Some(more) = blob.next().await? {
         bytes.extend_from_slice(&more);
-        limit(document, bytes.len() as u64, MAX_CONFIG_BYTES)?;
     }
     Ok(bytes)
 }
@@ -164,16 +165,14 @@ fn limit(document: &str, size_bytes: u64, limit_bytes: u64) -> Result<(), PullEr
     Err(PullError::TooLarge { document: document.to_owned(), size_bytes, limit_bytes })
 }
 
-/// Nothing is used that has not the digest and the size by which it was asked for.
-fn check(document: &str, descriptor: &Descriptor, (digest, len): (&Digest, usize)) -> Result<(), PullError> {
-    let mismatch = |what, expected, found| PullError::Mismatch { document: document.to_owned(), what, expected, found };
-    if len as u64 != descriptor.size {
-        return Err(mismatch("size", descriptor.size.to_string(), len.to_string()));
+/// Of a manifest its session knows the digest; a blob is its caller's to verify.
+fn check_digest(document: &str, expected: &Digest, bytes: &[u8]) -> Result<(), PullError> {
+    let found = Digest::of(bytes);
+    if found == *expected {
+        return Ok(());
     }
-    if *digest != descriptor.digest {
-        return Err(mismatch("digest", descriptor.digest.to_string(), digest.to_string()));
-    }
-    Ok(())
+    let (expected, found) = (expected.to_string(), found.to_string());
+    Err(PullError::Mismatch { document: document.to_owned(), expected, found })
 }
 
 fn refuse(document: &str, reason: String) -> PullError {

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::manifest::Platform;
 use crate::store::Store;
 use crate::testing::{CONFIG, INDEX, Layout, Tar, config, gzip, is_root, named};
+use futures_util::FutureExt as _;
 use std::fs;
 use std::time::Duration;
 use world::{World, blob, cause, digest_of, until};
@@ -78,6 +79,54 @@ async fn what_is_there_is_not_fetched_again() {
     let asked = world.asked();
     assert!(!asked.contains(&format!("GET blobs/{}", blob(&layer("a")))), "{asked:?}");
     assert_eq!(world.store.resolve(&first.id).unwrap().unwrap().refs, [format!("{}/app:2", world.host)]);
+}
+
+#[tokio::test]
+async fn what_is_there_does_not_wait_for_what_others_change() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new().await;
+    let digest = world.image("app:1", &[layer("a")]);
+    let image = world.pull("app:1").await.unwrap();
+    // As somebody does who has a large archive to write down.
+    let change = world.store.change();
+    for name in ["app:1".to_owned(), format!("app@{digest}")] {
+        let pull = tokio::time::timeout(world::PATIENCE, world.pull(&name));
+        assert_eq!(pull.await.expect("it waits").unwrap(), image, "{name}");
+    }
+    drop(change);
+    // A name that an archive gave is taken over by who pulls it.
+    let mut change = world.store.change();
+    let (name, id) = (format!("{}/app:1", world.host), Digest::parse(&image.id).unwrap());
+    change.put_ref(&name, &id, crate::store::Origin::Given).unwrap();
+    change.commit().unwrap();
+    assert!(!world.store.is_pulled(&name));
+    world.pull("app:1").await.unwrap();
+    assert!(world.store.is_pulled(&name));
+}
+
+#[test]
+fn a_pull_that_begins_as_the_runtime_ends_is_broken_off() {
+    let (tell, told) = std::sync::mpsc::channel();
+    // On a thread of its own: it is told when it hangs.
+    std::thread::spawn(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::Store::open(&dir.path().join("store")).unwrap();
+        let registry = crate::registry::Registry::new(crate::registry::RegistryConfig::default());
+        let puller = super::Puller::new(store, registry, super::PullConfig::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _within = handle.enter();
+        let reference = crate::Reference::parse("reg.example/app:1").unwrap();
+        let outcome = puller.pull(&reference, None).now_or_never();
+        tell.send((outcome, puller.under_way())).unwrap();
+    });
+    let (outcome, under_way) = told.recv_timeout(world::PATIENCE).expect("it hangs");
+    let error = cause(outcome.expect("it ends at once").unwrap_err());
+    assert!(matches!(*error, PullError::BrokenOff), "{error:?}");
+    assert!(under_way.is_empty());
 }
 
 #[tokio::test]
@@ -197,7 +246,7 @@ async fn f_g06_a_pull_that_stalls_ends_alone() {
     if !is_root() {
         return;
     }
-    let world = World::with(super::PullConfig::default(), Duration::from_millis(100)).await;
+    let world = World::with(super::PullConfig::default(), Duration::from_secs(1)).await;
     world.image("slow:1", &[layer("slow")]);
     world.image("good:1", &[layer("good")]);
     world.hold(&blob(&layer("slow")), 10);

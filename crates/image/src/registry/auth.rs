@@ -126,13 +126,19 @@ impl Tokens {
 
     pub(super) fn put(&mut self, key: TokenKey, authorization: &Authorization) {
         let now = Instant::now();
-        if self.0.len() >= MAX_TOKENS {
-            self.0.retain(|_, (_, until)| *until > now);
-        }
+        // A login is part of the key: it is not to be held for longer than it serves.
+        self.0.retain(|_, (_, until)| *until > now);
         if self.0.len() >= MAX_TOKENS {
             self.0.clear();
         }
         self.0.insert(key, (authorization.value.clone(), now + authorization.life));
+    }
+
+    /// What a registry refused is not shown to it again; what somebody got in its place meanwhile is.
+    pub(super) fn forget(&mut self, key: &TokenKey, refused: &HeaderValue) {
+        if self.0.get(key).is_some_and(|(value, _)| value == refused) {
+            self.0.remove(key);
+        }
     }
 }
 

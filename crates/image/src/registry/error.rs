@@ -68,21 +68,24 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// The error that counts: of several hosts the registry itself, which is asked last, has the last word.
+    pub fn decisive(&self) -> &Self {
+        match self {
+            Self::AllHosts { tried } => tried.last().map_or(self, Self::decisive),
+            _ => self,
+        }
+    }
+
     /// True when another credential may get another answer: the registry refused this one, or pretends to have nothing.
     pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::Unauthorized { .. } | Self::NotFound { .. } => true,
-            Self::AllHosts { tried } => tried.last().is_some_and(Self::is_refusal),
-            _ => false,
-        }
+        matches!(self.decisive(), Self::Unauthorized { .. } | Self::NotFound { .. })
     }
 
     /// True when the registry could not be reached or could not serve: the same request may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        match self {
+        match self.decisive() {
             Self::Connect { .. } | Self::Stalled { .. } | Self::Broken { .. } => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
-            Self::AllHosts { tried } => tried.last().is_some_and(Self::is_unavailable),
             _ => false,
         }
     }

@@ -3,9 +3,9 @@
 use super::RegistryError;
 use super::endpoint::{Endpoint, authority};
 use super::tls::{Tls, read_identity, read_roots};
+use crate::fs::read_linked;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::{Table, Value};
@@ -34,9 +34,9 @@ pub(super) fn endpoints(dir: Option<&Path>, domain: &str) -> Result<Vec<Endpoint
     for name in portable.as_deref().into_iter().chain([domain, DEFAULT_DIR]) {
         let path = dir.join(name).join(FILE);
         let wrong = |reason| RegistryError::Hosts { path: path.clone(), reason };
-        let text = match read_limited(&path, MAX_FILE_BYTES) {
+        let text = match read_linked(&path, MAX_FILE_BYTES) {
             Ok(bytes) => String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".into()))?,
-            Err(ReadError::Absent) => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(wrong(error.to_string())),
         };
         let speaks_of = if name == DEFAULT_DIR { Scope::Every } else { Scope::This };
@@ -44,34 +44,6 @@ pub(super) fn endpoints(dir: Option<&Path>, domain: &str) -> Result<Vec<Endpoint
         return file.read(&text).map_err(wrong);
     }
     Ok(vec![own])
-}
-
-/// Why a file is not read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error("it is not there")]
-    Absent,
-    #[error("it is longer than {0} bytes")]
-    TooLong(u64),
-    #[error("it is not a regular file")]
-    NotAFile,
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-}
-
-/// A regular file of at most `max_bytes`.
-pub(super) fn read_limited(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
-    let absent = |e: std::io::Error| match e.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => ReadError::Absent,
-        _ => ReadError::Io(e),
-    };
-    // Opening a FIFO would block; what is none was checked before, and the directory is root's.
-    if !path.metadata().map_err(absent)?.is_file() {
-        return Err(ReadError::NotAFile);
-    }
-    let mut bytes = Vec::new();
-    File::open(path).map_err(absent)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes { Err(ReadError::TooLong(max_bytes)) } else { Ok(bytes) }
 }
 
 /// Whom a file speaks of.

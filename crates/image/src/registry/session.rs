@@ -7,6 +7,7 @@ use super::endpoint::{Endpoint, authority};
 use super::error::RegistryError;
 use super::exchange::{Request, retry_after};
 use super::{Fetched, Shared};
+use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::{Digest, Login, Reference};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -21,8 +22,6 @@ const MANIFESTS: HeaderValue = HeaderValue::from_static(
      application/vnd.docker.distribution.manifest.v2+json",
 );
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// A manifest or an index; as much as registries take.
-const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// One reference's repository, with the credential that is shown to its registry.
 pub(crate) struct Session {
@@ -192,10 +191,7 @@ impl Inner {
 
     /// Notes that a host did not serve.
     pub(super) fn failed(&self, endpoint: &Endpoint, error: &RegistryError) {
-        let is_dead = matches!(
-            error,
-            RegistryError::Connect { .. } | RegistryError::Stalled { .. } | RegistryError::Certificate { .. }
-        );
+        let is_dead = error.is_unavailable() || matches!(error, RegistryError::Certificate { .. });
         if !endpoint.own && is_dead {
             tracing::warn!(domain = self.reference.domain(), %error, "a registry's mirror is left alone for a while");
             self.shared.note_dead(endpoint);
@@ -321,6 +317,11 @@ impl Inner {
             if answer.status().is_success() {
                 return Ok(answer);
             }
+            let is_refusal = matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            if let Some(refused) = shown.as_ref().filter(|_| is_refusal && answer.at_home) {
+                // Kept, it would be shown again for as long as it counts, whatever was put right meanwhile.
+                self.shared.forget_token(&key, refused);
+            }
             let challenged = answer.status() == StatusCode::UNAUTHORIZED && answer.at_home;
             // What is refused twice will be refused for ever.
             if !challenged || renewed {
@@ -344,7 +345,7 @@ impl Inner {
     ) -> Result<HeaderValue, RegistryError> {
         let _turn = self.turn.lock().await;
         let key = self.token_key(endpoint, url);
-        if let Some(known) = self.shared.token(&key).filter(|known| Some(known) != refused.as_ref()) {
+        if let Some(known) = self.shared.token(&key) {
             return Ok(known);
         }
         let asking = Asking {

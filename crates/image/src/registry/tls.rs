@@ -2,6 +2,7 @@
 
 use super::RegistryError;
 use super::endpoint::{authority, is_loopback};
+use crate::fs::read_linked;
 use reqwest::{Certificate, Client, Identity, redirect};
 use std::collections::HashMap;
 use std::path::Path;
@@ -71,7 +72,7 @@ pub(super) fn read_identity(certificate: &Path, key: Option<&Path>) -> Result<Ar
 }
 
 fn read_pem(path: &Path) -> Result<Arc<[u8]>, String> {
-    let bytes = super::hosts::read_limited(path, MAX_PEM_BYTES).map_err(|reason| format!("{path:?}: {reason}"))?;
+    let bytes = read_linked(path, MAX_PEM_BYTES).map_err(|error| format!("{path:?}: {error}"))?;
     Ok(bytes.into())
 }
 

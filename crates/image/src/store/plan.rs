@@ -165,9 +165,7 @@ impl LayerPlan {
                 stored.ok_or_else(|| Error::NotFound { reference: id.to_string() })
             }
             Err(error) => {
-                let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-                let full = matches!(&error, Error::Io { source, .. } if is_full(source.kind()));
-                self.shared.disk_full.fetch_or(full, Ordering::Relaxed);
+                self.shared.disk_full.fetch_or(error.is_disk_full(), Ordering::Relaxed);
                 self.fail();
                 Err(error)
             }

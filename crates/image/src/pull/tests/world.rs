@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// Nothing here takes this long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is held back is not to be taken for a registry that stalls.
 pub(super) const NEVER: Duration = Duration::from_secs(3600);

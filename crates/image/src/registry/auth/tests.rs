@@ -89,12 +89,26 @@ async fn a_token_counts_for_its_life() {
 }
 
 #[test]
+fn only_the_token_that_was_refused_is_forgotten() {
+    let key = TokenKey { host: "https://reg.example".into(), path: "x".into(), login: None };
+    let (old, new) = (HeaderValue::from_static("Bearer old"), HeaderValue::from_static("Bearer new"));
+    let mut tokens = Tokens::default();
+    tokens.put(key.clone(), &Authorization { value: new.clone(), life: MAX_LIFE });
+    tokens.forget(&key, &old);
+    assert_eq!(tokens.get(&key), Some(new.clone()));
+    tokens.forget(&key, &new);
+    assert_eq!(tokens.get(&key), None);
+}
+
+#[test]
 fn remembered_tokens_have_a_limit_and_an_end() {
     let key = |n: usize| TokenKey { host: "https://reg.example".into(), path: n.to_string(), login: None };
     let token = |life| Authorization { value: HeaderValue::from_static("Bearer x"), life };
     let mut tokens = Tokens::default();
     tokens.put(key(0), &token(Duration::ZERO));
     assert_eq!(tokens.get(&key(0)), None);
+    tokens.put(key(1), &token(MAX_LIFE));
+    assert_eq!(tokens.0.len(), 1, "what has ended is not held until there is no room");
     for n in 0..3 * MAX_TOKENS {
         tokens.put(key(n), &token(MAX_LIFE));
         assert!(tokens.get(&key(n)).is_some() && tokens.0.len() <= MAX_TOKENS);

@@ -136,6 +136,20 @@ fn what_a_file_says_of_a_host_is_kept() {
 }
 
 #[test]
+fn a_file_may_be_a_link_and_is_read_as_one_wherever_it_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(DOMAIN)).unwrap();
+    fs::write(dir.path().join("kept-elsewhere"), "server = \"https://linked\"").unwrap();
+    std::os::unix::fs::symlink("../kept-elsewhere", dir.path().join(DOMAIN).join(FILE)).unwrap();
+    assert_eq!(endpoints(Some(dir.path()), DOMAIN).unwrap()[0].base.as_str(), "https://linked/v2");
+    fs::remove_file(dir.path().join("kept-elsewhere")).unwrap();
+    assert!(endpoints(Some(dir.path()), DOMAIN).unwrap()[0].own, "a link to nothing is no file");
+    // Neither is one below what is no directory.
+    fs::write(dir.path().join(DEFAULT_DIR), "").unwrap();
+    assert!(endpoints(Some(dir.path()), DOMAIN).unwrap()[0].own);
+}
+
+#[test]
 fn certificates_are_found_beside_the_file() {
     let key = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();

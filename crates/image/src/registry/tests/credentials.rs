@@ -162,6 +162,32 @@ async fn s_b24_401_for_ever_ends() {
     assert!(none.to_string().contains("name and a password, and none was given"), "{none}");
 }
 
+/// What a server was shown, in order.
+fn shown(server: &Server) -> Vec<Option<String>> {
+    server.seen_of("/v2/").iter().map(|seen| seen.authorization().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn s_b24_what_was_refused_is_not_shown_again_before_somebody_asks() {
+    let bearer = with_tokens("Bearer other", |_| Reply::ok(r#"{"token":"wrong","expires_in":3600}"#)).await;
+    let basic_only = Server::start(|_| Reply::challenge("Basic realm=\"x\"")).await;
+    let forbidden = Server::start(|seen| match seen.authorization() {
+        None => Reply::challenge("Basic realm=\"x\""),
+        Some(_) => Reply::new(403, "", ""),
+    })
+    .await;
+    for (server, wrong) in [(&bearer, "Bearer wrong"), (&basic_only, BASIC), (&forbidden, BASIC)] {
+        let registry = registry(None, PATIENT);
+        for _ in 0..2 {
+            let error = session(&registry, server, basic("name", "geheim")).manifest().await.unwrap_err();
+            assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
+        }
+        let once = [None, Some(wrong.to_owned())];
+        assert_eq!(shown(server), [once.clone(), once].concat());
+    }
+    assert_eq!(bearer.seen_of("/token").len(), 2, "each session has a new one");
+}
+
 #[tokio::test]
 async fn s_b23_a_token_server_that_is_not_trusted_is_not_asked() {
     for realm in [

@@ -84,6 +84,30 @@ async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_cannot_serve_is_left_alone_for_a_while() {
+    let blob = content(100);
+    // An answer that tells of a passing trouble is asked for twice more.
+    for (status, asked) in [(502, 3), (500, 3), (501, 1), (404, 4), (403, 4)] {
+        let mirror = Server::start(move |_| Reply::new(status, "", "")).await;
+        let server = Server::start(|seen| match seen.target.contains("/blobs/") {
+            true => Reply::ok(content(100)),
+            false => Reply::ok("{}"),
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("server = \"http://{}\"\n[host.\"http://{}\"]", server.host(), mirror.host());
+        write_hosts(dir.path(), &server, &text);
+        let registry = registry(Some(dir.path()), PATIENT);
+        for _ in 0..2 {
+            let session = session(&registry, &server, None);
+            session.manifest().await.unwrap();
+            assert_eq!(read(&session, &blob).await.unwrap(), blob);
+        }
+        assert_eq!((mirror.seen().len(), server.seen().len()), (asked, 4), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_host_is_not_capable_of_is_not_asked_of_it() {
     let blob = content(100);
     let (tags, contents) = (serving("{}").await, Server::start(|_| Reply::ok(content(100))).await);
