@@ -1,10 +1,10 @@
 //! The workload and what it tells: an image whose program writes down when its first instruction ran.
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::oci::sha256;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::time::{ClockId, clock_gettime};
-use sha2::{Digest, Sha256};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -43,10 +43,10 @@ pub(crate) fn build_archive(archive: &Path) -> Result<()> {
         "architecture": "amd64",
         "os": "linux",
         "config": { "Entrypoint": ["/stamp"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))] },
     })
     .to_string();
-    let config_name = format!("{}.json", hex(config.as_bytes()));
+    let config_name = format!("{}.json", sha256(config.as_bytes()));
     let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
 
     let mut image = tar::Builder::new(Vec::new());
@@ -74,10 +74,6 @@ fn header(kind: tar::EntryType, size_bytes: u64) -> tar::Header {
 fn append_file(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]) -> Result<()> {
     let mut header = header(tar::EntryType::Regular, u64::try_from(content.len())?);
     Ok(archive.append_data(&mut header, name, content)?)
-}
-
-fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The directory that workloads write their stamps to: one file each, one line a start.

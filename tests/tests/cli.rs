@@ -1,7 +1,7 @@
 //! The subcommands against a running kubelet.
 
 use e2e::{Machine, Options, await_some, await_true, machine, manifests};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -48,6 +48,31 @@ fn exec_passes_codes_streams_and_a_terminal_through() {
     assert!(seen.contains("/dev/pts/"), "{seen}");
     assert!(seen.contains("33 77"), "{seen}");
     assert_eq!(output.status.code(), Some(7), "{seen}");
+    machine.finish();
+}
+
+#[test]
+fn a_terminal_that_gives_no_input_stays_ours_and_ctrl_c_leaves() {
+    let machine = Machine::start(Options::default());
+    let script = "while :; do echo here; sleep 0.1; done";
+    machine.drop_manifest("a.yaml", &(manifests::shell("a", "Always", script) + "    tty: true\n"));
+    machine.await_running("a", "main");
+    for rest in ["attach -t {} a".to_owned(), format!("exec -t {{}} a -- /bin/sh -c '{script}'")] {
+        let run_dir = format!("--run-dir={}", machine.run_dir.display());
+        let inner = format!("{} {}", machine::kubelet_binary().display(), rest.replace("{}", &run_dir));
+        let mut command = Command::new("script");
+        command.args(["-qec", &inner, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("script");
+        let mut told = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        told.read_line(&mut line).expect("what the container says");
+        assert_eq!(line.trim_end(), "here", "{inner}");
+        // What it goes on to say is read, or nobody could end it.
+        std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+        // ETX: Ctrl-C of whoever sits at the terminal.
+        child.stdin.as_mut().expect("stdin").write_all(b"\x03").expect("written");
+        await_true("Ctrl-C leaves", || child.try_wait().expect("asked").is_some());
+    }
     machine.finish();
 }
 

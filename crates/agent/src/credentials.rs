@@ -2,6 +2,7 @@
 
 mod docker_files;
 mod providers;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tracing::warn;
 
 use docker_files::DockerFiles;
 use providers::Providers;
+pub use turns::{PullFailure, with_each};
 
 /// Credentials given for one image; more would be tried for hours.
 const TRIED_MAX: usize = 100;

@@ -1,7 +1,8 @@
 //! The images as the command line sees them: the embedded engine's store, or those of the runtime.
 
+use agent::credentials::{PullFailure, with_each};
 use cri::calls::Calls;
-use cri::{Code, Runtime, v1};
+use cri::{Runtime, v1};
 use image::{ImportOptions, PullError, Puller, Reference, Store};
 use server::{
     HostError, HostErrorKind, ImagePull, ImageSummary, ImportRequest, ImportedImage, LayerPull, LayerState, PulledImage,
@@ -42,25 +43,15 @@ impl Images {
         reference: &str,
         credentials: Vec<v1::AuthConfig>,
     ) -> Result<PulledImage, HostError> {
-        let mut untried = credentials.into_iter();
-        let mut auth = untried.next();
-        loop {
-            let failed = match self.pull_as(reference, auth).await {
-                Ok(id) => return Ok(PulledImage { reference: reference.to_owned(), id }),
-                Err(failed) => failed,
-            };
-            auth = untried.next();
-            if auth.is_none() || !failed.another_may_help {
-                return Err(HostError::internal(failed.message));
-            }
-        }
+        let id = with_each(credentials, |auth| self.pull_as(reference, auth)).await.map_err(HostError::internal)?;
+        Ok(PulledImage { reference: reference.to_owned(), id })
     }
 
-    async fn pull_as(&self, reference: &str, auth: Option<v1::AuthConfig>) -> Result<String, Failed> {
+    async fn pull_as(&self, reference: &str, auth: Option<v1::AuthConfig>) -> Result<String, PullFailure> {
         match self {
             Self::Store { puller, .. } => {
                 let name = Reference::parse(reference).map_err(of_puller)?;
-                let login = engine::login(auth.as_ref(), name.domain()).map_err(of_call)?;
+                let login = engine::login(auth.as_ref(), name.domain())?;
                 let image = puller.pull(&name, login).await.map_err(of_puller)?;
                 Ok(image.id.clone())
             }
@@ -71,7 +62,7 @@ impl Images {
                     ..Default::default()
                 };
                 let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: None };
-                Ok(runtime.pull_image(request).await.map_err(of_call)?.image_ref)
+                Ok(runtime.pull_image(request).await?.image_ref)
             }
         }
     }
@@ -155,34 +146,14 @@ fn of_runtime(image: v1::Image, used: &BTreeSet<String>) -> ImageSummary {
     }
 }
 
-/// A pull that failed.
-struct Failed {
-    message: String,
-    /// Whether it was the credential, or may have been.
-    another_may_help: bool,
-}
-
-fn of_puller(error: image::Error) -> Failed {
+fn of_puller(error: image::Error) -> PullFailure {
     let another_may_help = match &error {
         image::Error::Pull { source, .. } => {
             matches!(&**source, PullError::Registry { source } if source.is_refusal())
         }
         _ => false,
     };
-    Failed { message: error.to_string(), another_may_help }
-}
-
-/// Runtimes hide what a registry said behind a code of their own: only what is certain ends the trying.
-fn of_call(error: cri::Error) -> Failed {
-    let certain = matches!(
-        error.code,
-        Code::InvalidArgument
-            | Code::ResourceExhausted
-            | Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-    );
-    Failed { message: error.message, another_may_help: !certain }
+    PullFailure { message: error.to_string(), another_may_help }
 }
 
 fn no_figures(reference: String) -> ImagePull {

@@ -3,6 +3,8 @@
 
 use super::{PASSWORD, Registry, USER};
 use crate::PATIENCE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -230,7 +232,7 @@ impl Shared {
     /// What is answered to those without the token, and to those who ask for it.
     fn door(&self, path: &str, authorization: Option<&str>) -> Option<String> {
         if path.starts_with("/token?") || path == "/token" {
-            let good = format!("Basic {}", base64(format!("{USER}:{PASSWORD}").as_bytes()));
+            let good = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
             if authorization != Some(good.as_str()) {
                 return Some("HTTP/1.1 401 X\r\nContent-Length: 0\r\n".to_owned());
             }
@@ -315,16 +317,4 @@ impl State {
 fn answer_with(mut stream: TcpStream, answer: &str) -> std::io::Result<()> {
     let end = if answer.contains("\r\n\r\n") { "" } else { "Connection: close\r\n\r\n" };
     stream.write_all(format!("{answer}{end}").as_bytes())
-}
-
-/// RFC 4648, with padding.
-pub fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |bytes: &[u8]| {
-        let word = bytes.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - bytes.len()));
-        let letter = |at: usize| char::from(LETTERS[(word >> (18 - 6 * at)) as usize & 63]);
-        let letters: String = (0..=bytes.len()).map(letter).collect();
-        format!("{letters:=<4}")
-    };
-    bytes.chunks(3).map(group).collect()
 }

@@ -1,6 +1,7 @@
 //! A certificate authority that nobody knows, and the server that it vouches for.
 
-use super::base64;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::path::Path;
 
@@ -39,7 +40,7 @@ impl Authority {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    let text = base64(der);
+    let text = STANDARD.encode(der);
     let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
     format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }

@@ -9,10 +9,12 @@ mod runtimes;
 mod sharing;
 mod space;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use e2e::dice::Dice;
 use e2e::layer::{Attributes, Layer};
 use e2e::oci::{self, Image, Packed, Packing, sha256};
-use e2e::registry::{PASSWORD, TOKEN, USER, base64};
+use e2e::registry::{PASSWORD, TOKEN, USER};
 use e2e::{Machine, Options, await_some};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -36,7 +38,7 @@ fn hosts_in(dir: &Path) -> String {
 /// S-B23: ends the machine, after a look at all that it tells for what it must not.
 #[track_caller]
 fn finish(machine: Machine) {
-    let both = |password: &str| base64(format!("{USER}:{password}").as_bytes());
+    let both = |password: &str| STANDARD.encode(format!("{USER}:{password}"));
     let secrets = [PASSWORD, WRONG_PASSWORD, TOKEN, &both(PASSWORD), &both(WRONG_PASSWORD)];
     let mut told = vec![
         ("log", machine.log()),
@@ -128,12 +130,12 @@ fn with(mut one: Value, other: Value) -> Value {
 
 /// Docker's configuration with a password for one registry.
 fn docker_config(host: &str, password: &str) -> Value {
-    json!({"auths": {host: {"auth": base64(format!("{USER}:{password}").as_bytes())}}})
+    json!({"auths": {host: {"auth": STANDARD.encode(format!("{USER}:{password}"))}}})
 }
 
 /// A Secret in the manifest directory.
 fn secret(machine: &Machine, name: &str, config: &Value) {
-    let data = base64(config.to_string().as_bytes());
+    let data = STANDARD.encode(config.to_string());
     let text = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": data},

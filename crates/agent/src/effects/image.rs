@@ -1,14 +1,14 @@
 //! Making a container's image present.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cri::keys::IMAGE_GIVEN;
-use cri::{Code, v1};
+use cri::v1;
 use lifecycle::{Done, Event, Outcome, PullPolicy};
 use pod::reasons;
 
 use super::{Job, Performed, Teller, World, retry, sandbox, wanted};
+use crate::credentials::{PullFailure, with_each};
 use crate::events::{normal, warning};
 
 /// What runtimes put before the message of a pull that failed for a reason with a name of its own, and what it means.
@@ -16,12 +16,6 @@ const NAMED: [(&str, &str); 2] = [
     (reasons::REGISTRY_UNAVAILABLE, "the registry is unavailable"),
     (reasons::SIGNATURE_VALIDATION_FAILED, "the signature validation failed"),
 ];
-
-/// What the client of a runtime behind a socket puts before every message of a pull.
-const CALL: &str = "pull_image: ";
-
-/// What registries say of a credential that is not good enough, where the runtime does not say it by a code.
-const REFUSALS: [&str; 5] = ["unauthorized", "authorization failed", "authentication required", "denied", "forbidden"];
 
 /// An image that a container wants.
 struct Want<'a> {
@@ -157,31 +151,16 @@ impl Want<'_> {
         if !gate.is_paced() {
             return Err("pull QPS exceeded".to_owned());
         }
-        let credentials = if credentials.is_empty() { vec![None] } else { credentials.into_iter().map(Some).collect() };
-        let mut messages = Vec::new();
-        for credential in credentials {
-            let secrets = credential.clone();
-            match self.ask(credential).await {
-                Ok(pulled) => return Ok(Turned::Pulled(pulled)),
-                Err(error) => {
-                    let goes_on = another_may_do(&error);
-                    messages.push(secrets.map_or(error.message.clone(), |secrets| without(&secrets, &error.message)));
-                    if !goes_on {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(together(messages))
+        with_each(credentials, |auth| self.ask(auth)).await.map(Turned::Pulled)
     }
 
-    async fn ask(&self, auth: Option<v1::AuthConfig>) -> Result<Pulled, cri::Error> {
+    async fn ask(&self, auth: Option<v1::AuthConfig>) -> Result<Pulled, PullFailure> {
         let (world, job) = (self.world, self.job);
         let config = job.pod.as_deref().and_then(|pod| sandbox::config(world, pod, job.sandbox_attempt).ok());
         let sandbox_config = config.map(|(config, _)| config);
         let request = v1::PullImageRequest { image: Some(self.spec.clone()), auth, sandbox_config };
         let began = Instant::now();
-        let pulled = world.runtime.pull_image(request).await.map_err(plain)?;
+        let pulled = world.runtime.pull_image(request).await?;
         Ok(Pulled { image_ref: pulled.image_ref, took: began.elapsed() })
     }
 }
@@ -190,42 +169,6 @@ impl Want<'_> {
 enum Turned {
     Pulled(Pulled),
     Present(Present),
-}
-
-/// Whether another credential could change the answer. A registry does not tell strangers what it has: what is not there
-/// may be there for another.
-fn another_may_do(error: &cri::Error) -> bool {
-    match error.code {
-        Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => true,
-        Code::Unknown | Code::Internal | Code::FailedPrecondition => {
-            let message = error.message.to_lowercase();
-            REFUSALS.iter().any(|refusal| message.contains(refusal))
-        }
-        _ => false,
-    }
-}
-
-/// The runtime's own words.
-fn plain(error: cri::Error) -> cri::Error {
-    let message = error.message.strip_prefix(CALL).unwrap_or(&error.message).to_owned();
-    cri::Error { message, ..error }
-}
-
-/// The message without what nobody is to read, should a runtime repeat what it was given.
-fn without(credential: &v1::AuthConfig, message: &str) -> String {
-    let secrets = [&credential.password, &credential.auth, &credential.identity_token, &credential.registry_token];
-    let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
-    secrets.fold(message.to_owned(), |message, secret| message.replace(secret.as_str(), "<redacted>"))
-}
-
-/// Several errors as people know them: each once, in brackets if there are several.
-fn together(messages: Vec<String>) -> String {
-    let mut known = BTreeSet::new();
-    let mut messages: Vec<String> = messages.into_iter().filter(|message| known.insert(message.clone())).collect();
-    match messages.len() {
-        1 => messages.remove(0),
-        _ => format!("[{}]", messages.join(", ")),
-    }
 }
 
 /// The reason of a failed pull, and what the container's status says of it.

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: AttachArgs) -> Result<u8> {
         ours.query().join("&")
     );
     let socket = session::open(&client, &path).await?;
-    if ours.tty {
+    if ours.is_typing() {
         eprintln!("If you don't see a command prompt, try pressing enter.");
     }
     session::run(socket, ours).await

@@ -23,11 +23,16 @@ const QUEUED_FRAMES: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ours {
     pub(super) stdin: bool,
-    /// Our terminal, in raw mode.
+    /// The far side has a terminal, of the size of ours.
     pub(super) tty: bool,
 }
 
 impl Ours {
+    /// Whether our terminal is the far side's. One that gives it no input stays ours, or nobody would see Ctrl-C.
+    pub(super) fn is_typing(self) -> bool {
+        self.stdin && self.tty
+    }
+
     /// As part of a session's query.
     pub(super) fn query(self) -> Vec<String> {
         let mut query = vec!["output=1".to_owned(), if self.tty { "tty=1" } else { "error=1" }.to_owned()];
@@ -60,7 +65,7 @@ pub(super) async fn open(client: &Client, path: &str) -> Result<WebSocketStream<
 /// Holds the session and ends the program with its code.
 pub(super) async fn run(mut socket: WebSocketStream<UnixStream>, ours: Ours) -> Result<u8> {
     // Restored when dropped, also on the way out of an error.
-    let raw = if ours.tty { Some(RawTerminal::enter()?) } else { None };
+    let raw = if ours.is_typing() { Some(RawTerminal::enter()?) } else { None };
     let outcome = converse(&mut socket, ours).await;
     drop(raw);
     let code = outcome?;

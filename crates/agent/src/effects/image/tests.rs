@@ -243,24 +243,6 @@ async fn s_b23_no_message_shows_a_credential() {
     assert!(!format!("{performed:?}").contains("canary"), "{performed:?}");
 }
 
-#[test]
-fn only_a_refusal_leads_to_the_next_credential() {
-    let table = [
-        (Error::not_found("x"), true),
-        (Error::new(Code::Unauthenticated, "x"), true),
-        (Error::new(Code::PermissionDenied, "x"), true),
-        (Error::new(Code::Unknown, "pull access denied, repository does not exist"), true),
-        (Error::new(Code::Unknown, "unexpected status: 401 Unauthorized"), true),
-        (Error::internal("no space left on device"), false),
-        (Error::unavailable("connection refused"), false),
-        (Error::deadline_exceeded("denied"), false),
-    ];
-    for (error, expected) in table {
-        assert_eq!(another_may_do(&error), expected, "{error:?}");
-    }
-    assert_eq!(together(["a".into(), "b".into(), "a".into()].into()), "[a, b]");
-}
-
 #[tokio::test]
 async fn pulling_is_told_when_it_begins_and_giving_up_ends_the_pull() {
     let mut bed = Bed::new(ImagesConfig::default());
