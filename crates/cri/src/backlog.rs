@@ -49,17 +49,28 @@ struct State {
     reader: Option<Waker>,
 }
 
+/// The user's end of an output.
+pub type Reading = Box<dyn AsyncRead + Send + Unpin>;
+
 /// Where output is passed on to.
+#[derive(Default)]
 pub enum Sink {
     /// A reader for whom it waits.
     Pipe(Box<dyn AsyncWrite + Send + Unpin>),
     /// One for whom it does not.
     Backlog(Feed),
     /// Nobody: not asked for, or the reader has gone. That makes the rest of the stream worthless, not the session.
+    #[default]
     Nobody,
 }
 
 impl Sink {
+    /// Both ends of an attached container's output, for whose reader nothing waits.
+    pub fn attached() -> (Reading, Self) {
+        let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
+        (Box::new(backlog), Self::Backlog(feed))
+    }
+
     /// Passes bytes on.
     ///
     /// # Errors

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ResizeContainerTTYOptionsBuilder;
 use cri::attach::Has;
-use cri::backlog::{BEHIND_MAX_BYTES, Sink, backlog};
+use cri::backlog::Sink;
 use cri::ports::{self, Network};
 use cri::{ByteStream, Error, ExecSession, v1};
-use tokio::io::{AsyncRead, DuplexStream};
+use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::call::{Failed, internal, on_pool};
@@ -54,13 +54,14 @@ impl Core {
         let (stdin, our_stdin) = request.stdin.then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
         // Docker ends the outputs with the input where the container's own is not to end.
         let end = if config.stdin_once == Some(true) && !has.tty { AtEnd::Close } else { AtEnd::Keep };
+        let output = |wanted: bool| wanted.then(Sink::attached).unzip();
         let (stdout, our_stdout) = output(request.stdout);
         let (stderr, our_stderr) = output(request.stderr);
         let (resize, sizes) = mpsc::channel(SIZES);
         let (mut ended, exit) = oneshot::channel();
         let core = Arc::clone(self);
         tokio::spawn(async move {
-            let outputs = Outputs { stdout: our_stdout, stderr: our_stderr };
+            let outputs = Outputs { stdout: our_stdout.unwrap_or_default(), stderr: our_stderr.unwrap_or_default() };
             let outcome = tokio::select! {
                 outcome = core.attend((&id, has), wire, (our_stdin, end, outputs)) => outcome,
                 // Sizes alone are no session.
@@ -165,15 +166,4 @@ impl Core {
 fn pid_of(container: &ContainerInspectResponse) -> Option<i64> {
     let state = container.state.as_ref().filter(|_| life(container) == Life::Running)?;
     state.pid.filter(|pid| *pid > 0)
-}
-
-type Reading = Box<dyn AsyncRead + Send + Unpin>;
-
-/// Both ends of an output that waits for nobody.
-fn output(wanted: bool) -> (Option<Reading>, Sink) {
-    if !wanted {
-        return (None, Sink::Nobody);
-    }
-    let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
-    (Some(Box::new(backlog)), Sink::Backlog(feed))
 }

@@ -80,7 +80,7 @@ impl Core {
         let attach = ids::new_id().map_err(internal("make an id"))?;
         let cut_off = link.cut_off(&attach).map_err(|error| of_shim("attach", &error))?;
         let asked = Request::Attach {
-            attach: attach.clone(),
+            attach,
             container: id.clone(),
             stdin: request.stdin,
             stdout: request.stdout,
@@ -88,22 +88,12 @@ impl Core {
         };
         let fds: Vec<_> =
             [&our_stdout, &our_stderr].into_iter().flatten().map(|output| output.theirs.as_fd()).collect();
-        let answer = link.call_with_fds(asked, &fds, ANSWER).await;
-        let listened = answer.map_err(|error| of_shim("attach", &error)).and_then(|answer| {
-            let terminal = Terminals { has: has.tty, window };
-            input(answer.fd, request.stdin, terminal)
-        });
-        let Input { stdin, resize, master } = match listened {
-            Ok(input) => input,
-            Err(error) => {
-                link.forget_attach(&attach);
-                return Err(error);
-            }
-        };
+        let answer = link.call_with_fds(asked, &fds, ANSWER).await.map_err(|error| of_shim("attach", &error))?;
+        let terminal = Terminals { has: has.tty, window };
+        let Input { stdin, resize, master } = input(answer.fd, request.stdin, terminal)?;
         let (ended, exit) = oneshot::channel();
         tokio::spawn(async move {
             attend((our_stdout, our_stderr), (end, cut_off), ended).await;
-            link.forget_attach(&attach);
             // A session without input has a size all the same.
             drop(master);
         });
@@ -176,8 +166,10 @@ async fn attend(
     let whole = async {
         tokio::try_join!(pass(stdout), pass(stderr))?;
         // A container may close its output and run on.
-        let seen = end.wait_for(Option::is_some).await;
-        seen.map(|_| 0).map_err(|_| Error::unavailable("attach: the container's end was not seen"))
+        match end.wait_for(Option::is_some).await {
+            Ok(end) if end.as_ref().is_some_and(End::was_seen) => Ok(0),
+            _ => Err(gone()),
+        }
     };
     let outcome = tokio::select! {
         biased;
@@ -188,6 +180,10 @@ async fn attend(
     };
     // Whoever wanted to know may have gone.
     let _gone = ended.send(outcome);
+}
+
+fn gone() -> Error {
+    Error::unavailable("attach: the container's supervisor is gone: how the container ended is not known")
 }
 
 async fn pass(output: Option<Output>) -> Result<(), Error> {
@@ -218,6 +214,21 @@ mod tests {
         let attending = tokio::spawn(attend((Some(ours), None), (ended.subscribe(), cut_off), exit));
         drop((stdout, gone));
         attending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn f_g05_an_end_that_nobody_saw_is_no_success() {
+        let seen = End { code: 3, finished_at_ns: 0, reason: "Error".into(), message: String::new() };
+        for (end, outcome) in [(Some(seen), Ok(0)), (Some(End::unknown()), Err(gone())), (None, Err(gone()))] {
+            let ended = watch::Sender::new(end);
+            let (_cut, cut_off) = oneshot::channel();
+            let (exit, told) = oneshot::channel();
+            let receiver = ended.subscribe();
+            // Removed without an end.
+            drop(ended);
+            attend((None, None), (receiver, cut_off), exit).await;
+            assert_eq!(told.await.unwrap(), outcome);
+        }
     }
 
     #[tokio::test]

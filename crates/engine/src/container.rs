@@ -288,7 +288,7 @@ impl Core {
             if let Some(container) = sandbox.state().containers.get_mut(id) {
                 container.started = started.or(container.started.take());
             }
-            self.end_container(sandbox, id, unknown_end());
+            self.end_container(sandbox, id, End::unknown());
         }
         Ok(())
     }
@@ -387,17 +387,6 @@ fn lay_out(dir: &Path, spec: &ContainerSpec, record: &ContainerRecord) -> Result
 
 fn start_failed(failure: &Failure) -> End {
     End { code: START_FAILED, finished_at_ns: now_ns(), reason: "StartError".to_owned(), message: failure.to_string() }
-}
-
-/// An end that nobody saw: never reported as success.
-fn unknown_end() -> End {
-    End {
-        code: 128 + SIGKILL,
-        finished_at_ns: now_ns(),
-        reason: "ContainerStatusUnknown".to_owned(),
-        message: "the container's supervisor was gone, so the container was killed and its exit code is not known"
-            .to_owned(),
-    }
 }
 
 fn still_alive(id: &str) -> Error {

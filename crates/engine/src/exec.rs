@@ -165,7 +165,6 @@ impl Core {
         match link.call_with_fds(request, fds, patience).await {
             Ok(answer) => Ok(Running { id: exec, link, exit, master: answer.fd }),
             Err(error) => {
-                link.forget_exec(&exec);
                 if let ShimError::Timeout { .. } = error {
                     // Whatever it answers: what may still come of it must not run unattended.
                     let _ = link.call(Request::KillExec { exec }, KILLED).await;
@@ -221,7 +220,6 @@ async fn wait(
     };
     let killed = link.call(Request::KillExec { exec: id.clone() }, KILLED).await;
     if tokio::time::timeout(KILLED, exit).await.is_err() {
-        link.forget_exec(&id);
         tracing::warn!(exec = %id, ?killed, "a command that was killed is still there");
     }
     Err(error)

@@ -111,30 +111,13 @@ impl ShimLink {
 
     /// How an exec ends; to be asked for before the exec is started. An error of the receiver means that the shim is gone.
     pub(crate) fn exec_exit(&self, exec: &str) -> Result<oneshot::Receiver<ExitStatus>, ShimError> {
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.execs).as_mut().ok_or(ShimError::Gone)?.insert(exec.to_owned(), sender);
-        Ok(receiver)
+        expect(&self.execs, exec)
     }
 
-    /// Forgets an exec that was not started.
-    pub(crate) fn forget_exec(&self, exec: &str) {
-        if let Some(execs) = lock(&self.execs).as_mut() {
-            execs.remove(exec);
-        }
-    }
-
-    /// When an attached session is cut off; to be asked for before it is attached, and to be forgotten after it. An error
-    /// of the receiver means that the shim is gone.
+    /// When an attached session is cut off; to be asked for before it is attached. An error of the receiver means that
+    /// the shim is gone.
     pub(crate) fn cut_off(&self, attach: &str) -> Result<oneshot::Receiver<()>, ShimError> {
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.attached).as_mut().ok_or(ShimError::Gone)?.insert(attach.to_owned(), sender);
-        Ok(receiver)
-    }
-
-    pub(crate) fn forget_attach(&self, attach: &str) {
-        if let Some(attached) = lock(&self.attached).as_mut() {
-            attached.remove(attach);
-        }
+        expect(&self.attached, attach)
     }
 
     async fn ask(
@@ -211,6 +194,16 @@ impl ShimLink {
             }
         }
     }
+}
+
+fn expect<T>(waiters: &Waiters<String, oneshot::Sender<T>>, of: &str) -> Result<oneshot::Receiver<T>, ShimError> {
+    let (sender, receiver) = oneshot::channel();
+    let mut waiters = lock(waiters);
+    let waiters = waiters.as_mut().ok_or(ShimError::Gone)?;
+    // The shim may never speak of what was given up before it began, or was let go of.
+    waiters.retain(|_, waiter| !waiter.is_closed());
+    waiters.insert(of.to_owned(), sender);
+    Ok(receiver)
 }
 
 async fn wait(answer: oneshot::Receiver<Answer>, timeout: Duration) -> Result<Answer, ShimError> {
@@ -296,6 +289,20 @@ mod tests {
         assert!(lost.await.is_err());
         assert!(matches!(link.call(Request::List, LONG).await, Err(ShimError::Gone)));
         assert!(link.exec_exit("e3").is_err());
+    }
+
+    #[tokio::test]
+    async fn s_f04_those_who_wait_no_more_take_no_room() {
+        let (ours, _theirs) = pair();
+        let link = ShimLink::new(ours).unwrap();
+        let waiting = (link.exec_exit("e").unwrap(), link.cut_off("a").unwrap());
+        for number in 0..100 {
+            link.exec_exit(&format!("e{number}")).unwrap();
+            link.cut_off(&format!("a{number}")).unwrap();
+        }
+        let count = (lock(&link.execs).as_ref().unwrap().len(), lock(&link.attached).as_ref().unwrap().len());
+        assert_eq!(count, (2, 2), "those who wait, and the last who was given up");
+        drop(waiting);
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ use crate::spec::{self, Scope, Shares};
 
 /// Sandboxes that are set up at once: more would only wait for the kernel's network lock.
 const SETUPS: usize = 8;
+/// The reason of an end that nobody saw, and its code: that of SIGKILL.
+const UNKNOWN: &str = "ContainerStatusUnknown";
+const KILLED_CODE: i32 = 128 + 9;
 
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -296,6 +299,21 @@ impl Container {
 }
 
 impl End {
+    /// One that nobody saw: never reported as success.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            code: KILLED_CODE,
+            finished_at_ns: now_ns(),
+            reason: UNKNOWN.to_owned(),
+            message: "the container's supervisor was gone, so the container was killed and its exit code is not known"
+                .to_owned(),
+        }
+    }
+
+    pub(crate) fn was_seen(&self) -> bool {
+        self.reason != UNKNOWN
+    }
+
     pub(crate) fn of(record: &ExitRecord) -> Self {
         let code = record.exit.code();
         let reason = match (record.oom_killed, code) {

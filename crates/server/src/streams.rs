@@ -41,7 +41,9 @@ pub(crate) async fn exec(
     connection: Option<Extension<Connection>>,
     upgrade: Upgrade,
 ) -> Result<Response, HostError> {
-    let (command, streams) = parse(&query, "command, ").map_err(HostError::invalid)?;
+    let (words, query): (Vec<_>, Vec<_>) = query.into_iter().partition(|(key, _)| key == "command");
+    let command: Vec<_> = words.into_iter().map(|(_, word)| word).collect();
+    let streams = parse(&query).map_err(HostError::invalid)?;
     if command.first().is_none_or(String::is_empty) {
         return Err(HostError::invalid("command must be given: ?command=PROGRAM&command=ARGUMENT…"));
     }
@@ -60,7 +62,7 @@ pub(crate) async fn attach(
     connection: Option<Extension<Connection>>,
     upgrade: Upgrade,
 ) -> Result<Response, HostError> {
-    let (_, streams) = parse(&query, "").map_err(HostError::invalid)?;
+    let streams = parse(&query).map_err(HostError::invalid)?;
     let (upgrade, half_close) = accept(upgrade, "attach")?;
     let container = ContainerRef { namespace, pod, container };
     let session = host.attach(AttachRequest { container, streams }).await?;
@@ -94,14 +96,12 @@ fn carry(
     })
 }
 
-/// The command, and its streams. `beside` names what is known beside them, as part of a list.
-fn parse(query: &[(String, String)], beside: &str) -> Result<(Vec<String>, StreamOptions), String> {
-    let mut command = Vec::new();
+/// Which streams there are to be.
+fn parse(query: &[(String, String)]) -> Result<StreamOptions, String> {
     let mut streams = StreamOptions { stdin: false, stdout: false, stderr: false, tty: false, window: None };
     let (mut width, mut height) = (None, None);
     for (key, value) in query {
         match &**key {
-            "command" if beside.contains("command") => command.push(value.clone()),
             "input" => streams.stdin = flag(key, value)?,
             "output" => streams.stdout = flag(key, value)?,
             "error" => streams.stderr = flag(key, value)?,
@@ -109,8 +109,8 @@ fn parse(query: &[(String, String)], beside: &str) -> Result<(Vec<String>, Strea
             "width" => width = Some(cells(key, value)?),
             "height" => height = Some(cells(key, value)?),
             _ => {
-                let expected = format!("{beside}input, output, error, tty, width or height");
-                return Err(format!("unknown parameter {key:?}: expected {expected}"));
+                let known = "input, output, error, tty, width and height";
+                return Err(format!("unknown parameter {key:?}: those of the streams are {known}"));
             }
         }
     }
@@ -125,7 +125,7 @@ fn parse(query: &[(String, String)], beside: &str) -> Result<(Vec<String>, Strea
     };
     // A terminal has one output.
     streams.stderr &= !streams.tty;
-    Ok((command, streams))
+    Ok(streams)
 }
 
 pub(crate) fn flag(key: &str, value: &str) -> Result<bool, String> {
@@ -285,33 +285,31 @@ mod tests {
         query.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
     }
 
-    fn parsed(query: &str) -> Result<(Vec<String>, StreamOptions), String> {
-        parse(&pairs(query), "command, ")
+    fn parsed(query: &str) -> Result<StreamOptions, String> {
+        parse(&pairs(query))
     }
 
     #[test]
     fn requests() {
-        let (command, streams) = parsed("command=sh&command=-c&command=&input=1&output=true&error=0").unwrap();
-        assert_eq!(command, ["sh", "-c", ""]);
+        let streams = parsed("input=1&output=true&error=0").unwrap();
         assert_eq!((streams.stdin, streams.stdout, streams.stderr, streams.tty), (true, true, false, false));
         assert_eq!(greeting(&streams), channel::STDOUT);
-        let (_, streams) = parsed("command=top&output=1&tty=1&width=77&height=33").unwrap();
+        let streams = parsed("output=1&tty=1&width=77&height=33").unwrap();
         assert_eq!(streams.window, Some(Resize { width: 77, height: 33 }));
-        let (_, streams) = parsed("command=top&error=1&tty=1&input=1").unwrap();
+        let streams = parsed("error=1&tty=1&input=1").unwrap();
         assert!(!streams.stderr && streams.tty);
         assert_eq!((streams.window, greeting(&streams)), (None, channel::ERROR));
         for (query, part) in [
-            ("command=x", "at least one"),
-            ("command=x&output=yes", "output is \"yes\""),
-            ("command=x&output=1&tty=1&width=80", "give both"),
-            ("command=x&output=1&width=80&height=24", "with tty=1"),
-            ("command=x&output=1&tty=1&width=80&height=70000", "height is \"70000\""),
-            ("command=x&output=1&stdin=1", "unknown parameter \"stdin\": expected command, input"),
+            ("", "at least one"),
+            ("output=yes", "output is \"yes\""),
+            ("output=1&tty=1&width=80", "give both"),
+            ("output=1&width=80&height=24", "with tty=1"),
+            ("output=1&tty=1&width=80&height=70000", "height is \"70000\""),
+            ("output=1&stdin=1", "unknown parameter \"stdin\": those of the streams are input"),
+            ("output=1&command=x", "unknown parameter \"command\""),
         ] {
             let message = parsed(query).unwrap_err();
             assert!(message.contains(part), "{query}: {message}");
         }
-        let message = parse(&pairs("command=x&output=1"), "").unwrap_err();
-        assert!(message.contains("unknown parameter \"command\": expected input"), "{message}");
     }
 }

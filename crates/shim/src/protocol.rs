@@ -7,8 +7,13 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Version of every message and record below. A shim outlives the kubelet that started it, so what is new stands last in
-/// its enum or struct: a shim understands all that it knows of, and is not asked for more.
+/// Version of every message and record below. A shim outlives the kubelet that started it, so either may be the older.
+/// postcard writes a variant as its number, and fields one after the other, without names or lengths. Therefore:
+///
+/// - A new variant stands last in its enum, and goes only to a shim whose version knows it.
+/// - A new field stands last in a struct that ends its message or its file: an older reader passes it over there. A newer
+///   reader has to know the shorter form too, from the version or as [`SpecHead`] does.
+/// - Any other struct ([`Process`], [`Mount`], [`Log`] and all that stand in a list or before another field) never changes.
 pub const VERSION: u32 = 2;
 /// Shims and records from this version on are taken over.
 pub const OLDEST_VERSION: u32 = 1;
@@ -350,25 +355,83 @@ pub struct Log {
 mod tests {
     use super::*;
 
-    /// The first byte is the place in the enum, by which shims that are older than this kubelet know a message.
+    /// The first bytes: the places in the enum, by which shims that are older than this kubelet know messages.
+    fn places<T: Serialize>(messages: &[T]) -> Vec<u8> {
+        messages.iter().map(|message| postcard::to_allocvec(message).unwrap()[0]).collect()
+    }
+
+    fn process() -> Process {
+        Process {
+            args: vec!["a".into()],
+            env: vec!["b".into(), "c".into()],
+            cwd: "/".into(),
+            user: User { name: "d".into(), uid: Some(1), gid: None, additional_gids: vec![2], must_not_be_root: true },
+            terminal: true,
+            window: Some((3, 4)),
+            capabilities: Capabilities { bounding: 5, effective: 6, permitted: 7, inheritable: 8, ambient: 9 },
+            no_new_privs: false,
+            rlimits: vec![Rlimit { resource: 10, soft: 11, hard: 12 }],
+            oom_score_adj: Some(13),
+        }
+    }
+
     #[test]
-    fn what_older_shims_say_and_hear_keeps_its_place() {
-        let place = |message: &dyn Fn() -> Vec<u8>| message()[0];
-        let request = |request: Request| place(&|| postcard::to_allocvec(&request).unwrap());
-        let container = || "c".to_owned();
-        assert_eq!(request(Request::Start { container: container() }), 0);
-        assert_eq!(request(Request::Stop { container: container(), signal: 15, grace_ms: 0 }), 2);
-        assert_eq!(request(Request::KillExec { exec: container() }), 3);
-        assert_eq!(request(Request::Forget { container: container() }), 4);
-        assert_eq!(request(Request::List), 5);
-        assert_eq!(request(Request::Shutdown), 6);
-        let response = |response: Response| place(&|| postcard::to_allocvec(&response).unwrap());
-        assert_eq!(response(Response::ExecStarted { pid: 1 }), 1);
-        assert_eq!(response(Response::Containers(Vec::new())), 2);
-        assert_eq!(response(Response::Done), 3);
-        let kind = FailureKind::System;
-        let failure = Failure { kind, step: String::new(), detail: String::new(), errno: 0 };
-        assert_eq!(response(Response::Failed(failure)), 4);
+    fn what_older_shims_hear_keeps_its_place() {
+        let name = || "c".to_owned();
+        let requests = [
+            Request::Start { container: name() },
+            Request::Exec { exec: name(), container: name(), process: process() },
+            Request::Stop { container: name(), signal: 15, grace_ms: 0 },
+            Request::KillExec { exec: name() },
+            Request::Forget { container: name() },
+            Request::List,
+            Request::Shutdown,
+            Request::Attach { attach: name(), container: name(), stdin: true, stdout: true, stderr: true },
+        ];
+        assert_eq!(places(&requests), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn what_older_shims_say_keeps_its_place() {
+        let name = || "c".to_owned();
+        let responses = [
+            Response::Started(StartedRecord { version: 1, pid: 1, start_ticks: 1, started_at_ns: 1 }),
+            Response::ExecStarted { pid: 1 },
+            Response::Containers(Vec::new()),
+            Response::Done,
+            Response::Failed(Failure { kind: FailureKind::System, step: name(), detail: name(), errno: 0 }),
+            Response::Attached,
+        ];
+        assert_eq!(places(&responses), [0, 1, 2, 3, 4, 5]);
+        let exit = ExitStatus::Code(0);
+        let messages = [
+            FromShim::Answer { seq: 1, response: Response::Done },
+            FromShim::Exited {
+                container: name(),
+                record: ExitRecord { version: 1, exit, oom_killed: false, finished_at_ns: 1 },
+            },
+            FromShim::ExecExited { exec: name(), exit },
+            FromShim::CutOff { attach: name() },
+        ];
+        assert_eq!(places(&messages), [0, 1, 2, 3]);
+    }
+
+    /// Fields follow them, so a field more or less in them shifts all the rest.
+    #[test]
+    fn what_stands_in_the_middle_of_messages_keeps_its_form() {
+        let user = [1, b'd', 1, 1, 0, 1, 2, 1];
+        let words = [1, 1, b'a', 2, 1, b'b', 1, b'c', 1, b'/'];
+        let rest = [1, 1, 3, 4, 5, 6, 7, 8, 9, 0, 1, 10, 11, 12, 1, 26];
+        assert_eq!(postcard::to_allocvec(&process()).unwrap(), [&words[..], &user, &rest].concat());
+        let mount = Mount {
+            source: MountSource::Tmpfs { size_bytes: Some(1), mode: 2 },
+            destination: "/m".into(),
+            read_only: true,
+            propagation: Propagation::Bidirectional,
+        };
+        assert_eq!(postcard::to_allocvec(&mount).unwrap(), [1, 1, 1, 2, 2, b'/', b'm', 1, 2]);
+        let log = Log { path: "/l".into(), max_bytes: 1, max_files: 2 };
+        assert_eq!(postcard::to_allocvec(&log).unwrap(), [2, b'/', b'l', 1, 2]);
     }
 
     #[test]

@@ -47,10 +47,8 @@ macro_rules! call {
 #[derive(Clone)]
 enum Ask {
     Exec(v1::ExecRequest),
-    Attach(v1::AttachRequest, StdinOnce),
+    Attach(v1::AttachRequest, Terms),
 }
-
-type StdinOnce = bool;
 
 impl Ask {
     fn call(&self) -> &'static str {
@@ -70,17 +68,14 @@ impl Ask {
                 stderr: *stderr,
                 tty: *tty,
             },
-            Self::Attach(v1::AttachRequest { stdin, stdout, stderr, tty, .. }, stdin_once) => {
-                let stdin_ends = *stdin_once && !*tty;
-                Wanted {
-                    whose: Whose::Container,
-                    stdin: *stdin,
-                    stdin_ends,
-                    stdout: *stdout,
-                    stderr: *stderr,
-                    tty: *tty,
-                }
-            }
+            Self::Attach(v1::AttachRequest { stdin, stdout, stderr, tty, .. }, terms) => Wanted {
+                whose: Whose::Container,
+                stdin: *stdin,
+                stdin_ends: terms.stdin_once && !*tty,
+                stdout: *stdout,
+                stderr: *stderr,
+                tty: *tty,
+            },
         }
     }
 }
@@ -234,7 +229,7 @@ impl Runtime for Client {
     }
 
     async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
-        self.session(Ask::Attach(request, terms.stdin_once), terms.window).await
+        self.session(Ask::Attach(request, terms), terms.window).await
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

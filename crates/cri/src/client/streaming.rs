@@ -11,10 +11,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backlog::{BEHIND_MAX_BYTES, Sink, backlog};
+use crate::backlog::{Reading, Sink};
 use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
 use crate::{Error, ExecSession};
 
@@ -121,21 +121,17 @@ pub(super) async fn open(
     Ok(ExecSession { stdin: stdin.map(|end| Box::new(end) as _), stdout, stderr, resize, exit })
 }
 
-type Reading = Box<dyn AsyncRead + Send + Unpin>;
-
 /// Both ends of an output.
 fn output(wanted: bool, whose: Whose) -> (Option<Reading>, Sink) {
-    match whose {
-        _ if !wanted => (None, Sink::Nobody),
+    let (theirs, ours): (Reading, _) = match whose {
+        _ if !wanted => return (None, Sink::Nobody),
         Whose::Command => {
             let (theirs, ours) = tokio::io::duplex(PIPE_BYTES);
-            (Some(Box::new(theirs)), Sink::Pipe(Box::new(ours)))
+            (Box::new(theirs), Sink::Pipe(Box::new(ours)))
         }
-        Whose::Container => {
-            let (feed, backlog) = backlog(BEHIND_MAX_BYTES);
-            (Some(Box::new(backlog)), Sink::Backlog(feed))
-        }
-    }
+        Whose::Container => Sink::attached(),
+    };
+    (Some(theirs), ours)
 }
 
 enum Writer {

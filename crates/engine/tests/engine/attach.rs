@@ -1,8 +1,10 @@
 //! Sessions on containers' own streams.
 
+use crate::faults::shim_pid;
 use crate::world::{World, eventually, shell, with_world};
 use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
+use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 type Reading = Option<Box<dyn AsyncRead + Send + Unpin>>;
@@ -171,6 +173,21 @@ fn a_container_that_was_found_again_is_attached_to_as_before() {
         session.stdin.take().unwrap().write_all(b"\n").await.unwrap();
         assert_eq!(session.exit.await.unwrap(), Ok(0));
         assert_eq!(world.exited(&id).await.exit_code, 5);
+        world
+    });
+}
+
+#[test]
+fn f_g05_a_killed_shim_is_no_success_of_those_who_were_attached() {
+    with_world(|world| async move {
+        let sandbox = world.sandbox("orphan").await;
+        let id = world.run(&sandbox, "app", "exec sleep 1000").await;
+        let session = attach(&world, &id, "oe").await;
+        kill_process(shim_pid(&world, &sandbox), Signal::KILL).unwrap();
+        assert_eq!(all(session.stdout).await, b"");
+        let error = session.exit.await.unwrap().unwrap_err();
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(error.message.contains("how the container ended is not known"), "{error}");
         world
     });
 }

@@ -1,5 +1,6 @@
 //! A connection to a pod's port: a pair of streams, one for its bytes and one for what went wrong.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,14 +125,14 @@ async fn carry(
     tokio::select! {
         // What the port's server says after its client has nothing more to say is still wanted, the other way round not.
         () = receiving => {}
-        () = sending => {}
+        never = sending => match never {},
         _ = released => {}
     }
     writer.close().await;
 }
 
-/// Ends only when the connection broke.
-async fn send(writer: &mut Writer, mut from_user: ReadHalf<DuplexStream>) {
+/// Never ends by itself: whoever receives sees the end of the connection, and why it broke.
+async fn send(writer: &mut Writer, mut from_user: ReadHalf<DuplexStream>) -> Infallible {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut speaking = true;
     loop {
@@ -146,7 +147,6 @@ async fn send(writer: &mut Writer, mut from_user: ReadHalf<DuplexStream>) {
             id = writer.pinged() => writer.answer_ping(id).await,
         };
         if sent.is_err() {
-            // What came before the break, and why it broke, is told by who receives.
             return std::future::pending().await;
         }
     }
