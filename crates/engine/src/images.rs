@@ -73,7 +73,7 @@ impl Core {
         let PullError::Registry { source } = source.as_ref() else {
             return Error::new(code_of_refusal(source), message);
         };
-        match decisive(source) {
+        match source.decisive() {
             RegistryError::Unauthorized { .. } => Error::new(Code::Unauthenticated, message),
             _ if source.is_refusal() => Error::not_found(message),
             _ if source.is_unavailable() => Error::new(Code::Unknown, self.unavailable(&message)),
@@ -136,24 +136,13 @@ fn name_of(spec: Option<&v1::ImageSpec>) -> Result<&str, Error> {
     if name.is_empty() { Err(Error::invalid_argument("image: a name or an id is expected")) } else { Ok(name) }
 }
 
-/// Of several hosts the registry itself has the last word.
-fn decisive(error: &RegistryError) -> &RegistryError {
-    match error {
-        RegistryError::AllHosts { tried } => tried.last().map_or(error, decisive),
-        _ => error,
-    }
-}
-
 /// The class of a failure for which an image or this machine is to blame.
 fn code_of_refusal(error: &PullError) -> Code {
     match error {
         PullError::Document { .. } | PullError::TooLarge { .. } | PullError::Platform { .. } => {
             Code::FailedPrecondition
         }
-        PullError::Mismatch { .. } => Code::Internal,
-        PullError::Store { source: image::Error::Layer { source: image::LayerError::DiskFull { .. }, .. } } => {
-            Code::ResourceExhausted
-        }
+        PullError::Store { source } if source.is_disk_full() => Code::ResourceExhausted,
         _ => Code::Internal,
     }
 }
@@ -196,6 +185,26 @@ fn of_store(error: image::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+
+    #[test]
+    fn a_full_disk_is_told_wherever_it_was_found() {
+        let written = |errno| image::Error::Io {
+            doing: "sync",
+            path: "/store/ingest".into(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let layer = |source| image::Error::Layer { layer: "sha256:0".to_owned(), source };
+        for (source, code) in [
+            (written(libc::ENOSPC), Code::ResourceExhausted),
+            (written(libc::EDQUOT), Code::ResourceExhausted),
+            (written(libc::EIO), Code::Internal),
+            (layer(image::LayerError::DiskFull { what: "inodes" }), Code::ResourceExhausted),
+            (layer(image::LayerError::Abandoned), Code::Internal),
+        ] {
+            assert_eq!(code_of_refusal(&PullError::Store { source }), code);
+        }
+    }
 
     #[test]
     fn the_user_of_an_image_is_a_number_or_a_name() {
