@@ -294,7 +294,7 @@ pub(crate) struct AttachArgs {
     /// Pass standard input on, to a container with `stdin: true`
     #[arg(short = 'i', long)]
     pub(crate) stdin: bool,
-    /// Lend our terminal to a container with `tty: true`
+    /// Lend our terminal to a container with `tty: true`; what we type goes to it with -i
     #[arg(short = 't', long)]
     pub(crate) tty: bool,
 }
