@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifecycle::image_access::Verification;
+
 use crate::credentials::Credentials;
 
 /// Everything the agent needs to know of its node.
@@ -59,13 +61,22 @@ pub struct ImagesConfig {
     pub burst: u32,
     /// Who the kubelet is to registries.
     pub credentials: Arc<Credentials>,
+    /// Of which images that are here already it is asked whether a pod may use them.
+    pub verification: Verification,
     pub gc: ImageGcConfig,
 }
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        let (credentials, gc) = (Arc::default(), ImageGcConfig::default());
-        Self { serialize: true, max_parallel: None, qps: 5, burst: 10, credentials, gc }
+        Self {
+            serialize: true,
+            max_parallel: None,
+            qps: 5,
+            burst: 10,
+            credentials: Arc::default(),
+            verification: Verification::default(),
+            gc: ImageGcConfig::default(),
+        }
     }
 }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::v1;
+use lifecycle::image_access::Bearer;
 use pod::PullSecret;
 use pod::docker_config::{Credential, DockerConfig};
 use tokio::sync::Mutex;
 use tracing::warn;
 
+use crate::pull_records;
 use docker_files::DockerFiles;
 use providers::Providers;
 pub use turns::{PullFailure, with_each};
@@ -91,6 +93,21 @@ impl Credentials {
             }
         };
         Ok(Self { docker: Arc::new(Mutex::new(DockerFiles::new(config.docker_configs))), providers })
+    }
+
+    /// A pod's own for an image, and which of its Secrets each stands in.
+    pub(crate) fn own(image: &str, secrets: &[Arc<PullSecret>]) -> Vec<(v1::AuthConfig, Bearer)> {
+        let image = pod::image_name::normalize(image).unwrap_or_default();
+        let bearer = |secret: &PullSecret, credential: &Credential| {
+            let auth = auth_config(credential);
+            let (namespace, name, uid) = (secret.namespace.clone(), secret.name.clone(), secret.uid.clone());
+            let hash = pull_records::hash(&auth);
+            (auth, Bearer { namespace, name, uid, hash })
+        };
+        let of = |secret: &Arc<PullSecret>| {
+            secret.config.for_image(&image).map(|credential| bearer(secret, credential)).collect::<Vec<_>>()
+        };
+        secrets.iter().flat_map(of).take(TRIED_MAX).collect()
     }
 
     /// What is known for an image, each once and in the order to be tried: the pod's Secrets, docker's

@@ -29,6 +29,7 @@ use crate::AgentConfig;
 use crate::config::CALL_WITHIN;
 use crate::core::Message;
 use crate::messages::Messages;
+use crate::pull_records::PullRecords;
 use crate::{clock, observe};
 
 /// Beyond what the runtime's own clients give a call, so that their word on it comes first.
@@ -54,6 +55,7 @@ pub(crate) struct World {
     pub(crate) messages: Messages,
     /// Who wants an image from a registry waits here for his turn.
     pub(crate) pulls: pulls::Gate,
+    pub(crate) records: Arc<PullRecords>,
     /// What the runtime's own clients give a call.
     pub(crate) call_within: Duration,
     permits: Semaphore,
@@ -64,7 +66,9 @@ impl World {
         let messages = Messages::new(&config.root_dir);
         let call_within = if config.call_within.is_zero() { CALL_WITHIN } else { config.call_within };
         let pulls = pulls::Gate::new(&config.images);
-        Self { runtime, config, cgroups, messages, pulls, call_within, permits: Semaphore::new(CONCURRENT_MAX) }
+        let records = Arc::new(PullRecords::load(&config.root_dir, config.images.verification.clone()));
+        let permits = Semaphore::new(CONCURRENT_MAX);
+        Self { runtime, config, cgroups, messages, pulls, records, call_within, permits }
     }
 }
 

@@ -17,6 +17,7 @@ mod image_gc;
 mod messages;
 mod observe;
 mod plan;
+mod pull_records;
 mod remembered;
 mod rotation;
 mod run;
@@ -30,5 +31,6 @@ pub use config::{AgentConfig, DnsConfig, ImageGcConfig, ImagesConfig, MAX_PODS, 
 pub use handle::{AgentHandle, ContainerView, LookupError, ManifestStatus, PodView, RunState};
 pub use image_gc::{PruneError, PruneFailure, Pruned, PrunedImage};
 pub use lifecycle::ContainerKind;
+pub use lifecycle::image_access;
 pub use run::{StartError, run};
 pub use sources::url::UrlError;

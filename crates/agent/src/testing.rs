@@ -3,6 +3,7 @@
 pub(crate) mod fake;
 pub(crate) mod servers;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +26,13 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // What the test began may still be writing on another thread, and ends by itself.
+        for _ in 0..1000 {
+            match std::fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => std::thread::yield_now(),
+                _ => return,
+            }
+        }
     }
 }
 

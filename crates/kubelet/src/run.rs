@@ -179,6 +179,7 @@ fn agent_config(config: &Config, facts: &node::Facts, credentials: &Arc<Credenti
             max_parallel: config.images.max_parallel,
             qps: config.images.qps,
             burst: config.images.burst,
+            verification: config.images.verification.clone(),
             gc: config.images.gc,
             credentials: Arc::clone(credentials),
         },

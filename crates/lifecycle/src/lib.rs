@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod image_access;
 pub mod image_gc;
 pub mod machine;
 pub mod memory;

@@ -30,6 +30,8 @@ pub enum ImageNameError {
     Tag,
     #[error("has an invalid digest: expected sha256: and 64 (or sha512: and 128) lower-case hexadecimal digits")]
     Digest,
+    #[error("must be a repository without a tag and a digest")]
+    NotAlone,
 }
 
 /// The parts of a reference, borrowed from the text.
@@ -43,15 +45,7 @@ struct Parts<'a> {
 /// The full reference: `nginx` becomes `docker.io/library/nginx:latest`. A digest alone gets no tag.
 pub fn normalize(image: &str) -> Result<String, ImageNameError> {
     let parts = parse(image)?;
-    let domain = match parts.domain {
-        None | Some("index.docker.io") => DEFAULT_DOMAIN,
-        Some(domain) => domain,
-    };
-    let official = domain == DEFAULT_DOMAIN && !parts.path.contains('/');
-    let mut full = format!("{domain}/{}{}", if official { OFFICIAL_PREFIX } else { "" }, parts.path);
-    if full.len() > NAME_MAX {
-        return Err(ImageNameError::TooLong);
-    }
+    let mut full = full_name(&parts)?;
     let tag = match (parts.tag, parts.digest) {
         (None, None) => Some(DEFAULT_TAG),
         (tag, _) => tag,
@@ -65,6 +59,30 @@ pub fn normalize(image: &str) -> Result<String, ImageNameError> {
         full.push_str(digest);
     }
     Ok(full)
+}
+
+/// The full name of the repository that a reference is of: `nginx:1` is of `docker.io/library/nginx`.
+pub fn repository(image: &str) -> Result<String, ImageNameError> {
+    full_name(&parse(image)?)
+}
+
+/// The full name of a repository that is given as such: without a tag and a digest.
+pub fn repository_alone(name: &str) -> Result<String, ImageNameError> {
+    let parts = parse(name)?;
+    match (parts.tag, parts.digest) {
+        (None, None) => full_name(&parts),
+        _ => Err(ImageNameError::NotAlone),
+    }
+}
+
+fn full_name(parts: &Parts<'_>) -> Result<String, ImageNameError> {
+    let domain = match parts.domain {
+        None | Some("index.docker.io") => DEFAULT_DOMAIN,
+        Some(domain) => domain,
+    };
+    let official = domain == DEFAULT_DOMAIN && !parts.path.contains('/');
+    let full = format!("{domain}/{}{}", if official { OFFICIAL_PREFIX } else { "" }, parts.path);
+    if full.len() > NAME_MAX { Err(ImageNameError::TooLong) } else { Ok(full) }
 }
 
 /// `Always` for the tag `latest`, said or implied; `IfNotPresent` for every other.
@@ -196,6 +214,20 @@ mod tests {
             assert_eq!(normalize(given).as_deref(), Ok(expected), "{given}");
         }
         assert_eq!(normalize(&with_digest), Ok(format!("docker.io/library/nginx@{SHA}")));
+    }
+
+    #[test]
+    fn repositories_have_no_tag() {
+        let digest = format!("r.example:5000/a/b:1@sha256:{}", "0".repeat(64));
+        for (image, expected) in
+            [("nginx:1", "docker.io/library/nginx"), ("a/b", "docker.io/a/b"), (&*digest, "r.example:5000/a/b")]
+        {
+            assert_eq!(repository(image).as_deref(), Ok(expected));
+        }
+        assert_eq!(repository_alone("nginx").as_deref(), Ok("docker.io/library/nginx"));
+        for image in ["nginx:1", &digest] {
+            assert_eq!(repository_alone(image), Err(ImageNameError::NotAlone));
+        }
     }
 
     #[test]

@@ -8,12 +8,14 @@ pub const PULL_SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Its only key.
 pub const PULL_SECRET_KEY: &str = ".dockerconfigjson";
 
-/// A Secret of type `kubernetes.io/dockerconfigjson`. Of its metadata only the name is kept: an annotation may hold a copy of
+/// A Secret of type `kubernetes.io/dockerconfigjson`. Of its metadata only the name and the UID are kept: an annotation may hold a copy of
 /// all its data. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PullSecret {
     pub namespace: String,
     pub name: String,
+    /// Empty where the document has none.
+    pub uid: String,
     pub config: DockerConfig,
 }
 

@@ -1,15 +1,20 @@
 //! Making a container's image present.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cri::keys::IMAGE_GIVEN;
 use cri::v1;
+use lifecycle::image_access::{Access, Bearer, Verdict};
 use lifecycle::{Done, Event, Outcome, PullPolicy};
 use pod::reasons;
+use tracing::warn;
 
 use super::{Job, Performed, Teller, World, retry, sandbox, wanted};
-use crate::credentials::{PullFailure, with_each};
+use crate::credentials::{Credentials, PullFailure, with_each};
 use crate::events::{normal, warning};
+use crate::pull_records::Ended;
 
 /// What runtimes put before the message of a pull that failed for a reason with a name of its own, and what it means.
 const NAMED: [(&str, &str); 2] = [
@@ -36,6 +41,9 @@ struct Present {
 
 struct Pulled {
     image_ref: String,
+    /// What it is known by from now on.
+    id: String,
+    size_bytes: u64,
     /// Without waiting for its turn.
     took: Duration,
 }
@@ -64,13 +72,18 @@ pub(super) async fn ensure(world: &World, job: &Job, (container, teller): (&str,
             return refused(reasons::IMAGE_INSPECT_ERROR, warning(reasons::INSPECT_FAILED, text, container));
         }
     };
-    match (job.pull_policy, present) {
-        (PullPolicy::IfNotPresent | PullPolicy::Never, Some(present)) => want.already_present(present),
-        (PullPolicy::Never, None) => {
+    let present = match present {
+        Some(present) if job.pull_policy != PullPolicy::Always && want.may_use(&present).await => {
+            return want.already_present(present);
+        }
+        other => other,
+    };
+    match job.pull_policy {
+        PullPolicy::Never => {
             let text = format!("Container image {name:?} is not present with pull policy of Never");
             refused(reasons::ERR_IMAGE_NEVER_PULL, warning(reasons::ERR_IMAGE_NEVER_PULL, text, container))
         }
-        (PullPolicy::IfNotPresent, known @ None) | (PullPolicy::Always, known) => want.pull(known, teller).await,
+        PullPolicy::IfNotPresent | PullPolicy::Always => want.pull(present, teller).await,
     }
 }
 
@@ -82,12 +95,42 @@ fn refused(reason: &str, event: Event) -> Performed {
 
 impl Want<'_> {
     async fn look(&self) -> Result<Option<Present>, cri::Error> {
-        let verbose = self.job.pull_policy == PullPolicy::Always;
+        // It costs other runtimes something.
+        self.look_at(self.job.pull_policy == PullPolicy::Always).await
+    }
+
+    async fn look_at(&self, verbose: bool) -> Result<Option<Present>, cri::Error> {
         let request = v1::ImageStatusRequest { image: Some(self.spec.clone()), verbose };
         let status = self.world.runtime.image_status(request).await?;
         let given = status.info.get(IMAGE_GIVEN).is_some_and(|given| given == "true");
         let present = |image: v1::Image| Present { id: image.id, size_bytes: image.size, given };
         Ok(status.image.map(present))
+    }
+
+    /// Whether the pod may have what is here, as far as is known.
+    async fn may_use(&self, present: &Present) -> bool {
+        let (image, records) = (&self.spec.image, &self.world.records);
+        let own = Credentials::own(image, &self.job.pull_secrets);
+        let own: Vec<Bearer> = own.into_iter().map(|(_, bearer)| bearer).collect();
+        match records.judge(image, Some(&present.id), &own) {
+            Verdict::Granted => true,
+            Verdict::GrantedTo(bearer) => {
+                self.remember(&present.id, Access::Bearers(vec![bearer.clone()])).await;
+                true
+            }
+            Verdict::Ask => {
+                let given = matches!(self.look_at(true).await, Ok(Some(present)) if present.given);
+                given && records.judge(image, None, &own) == Verdict::Granted
+            }
+        }
+    }
+
+    async fn remember(&self, id: &str, access: Access) {
+        let (records, image, id) = (self.world.records.clone(), self.spec.image.clone(), id.to_owned());
+        let granted = on_disk(move || records.grant(&image, &id, access)).await;
+        if let Err(error) = granted {
+            warn!(image = self.name, %error, "who may use an image cannot be written down");
+        }
     }
 
     fn already_present(&self, present: Present) -> Performed {
@@ -106,7 +149,7 @@ impl Want<'_> {
         let began = Instant::now();
         let pulled = match present {
             // It costs no registry anything and waits for none.
-            Some(present) if present.given => self.ask(None).await.map_err(|error| error.message),
+            Some(present) if present.given => self.ask(None).await.map_err(|error| PullFailure::from(error).message),
             _ => match self.pull_in_turn().await {
                 Ok(Turned::Pulled(pulled)) => Ok(pulled),
                 Ok(Turned::Present(present)) => return self.already_present(present),
@@ -115,11 +158,11 @@ impl Want<'_> {
         };
         match pulled {
             Ok(pulled) => {
-                let size_bytes = self.look().await.ok().flatten().map_or(0, |image| image.size_bytes);
                 let text = format!(
-                    "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {size_bytes} bytes.",
+                    "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
                     go_duration(pulled.took),
                     go_duration(began.elapsed()),
+                    pulled.size_bytes,
                 );
                 Performed::new(Outcome::Ok(Done::Image { image_ref: pulled.image_ref })).telling(normal(
                     reasons::PULLED,
@@ -145,24 +188,62 @@ impl Want<'_> {
         // Those before may have brought the very image.
         if self.job.pull_policy == PullPolicy::IfNotPresent
             && let Ok(Some(present)) = self.look().await
+            && self.may_use(&present).await
         {
             return Ok(Turned::Present(present));
         }
         if !gate.is_paced() {
             return Err("pull QPS exceeded".to_owned());
         }
-        with_each(credentials, |auth| self.ask(auth)).await.map(Turned::Pulled)
+        self.pull_with(credentials).await.map(Turned::Pulled)
     }
 
-    async fn ask(&self, auth: Option<v1::AuthConfig>) -> Result<Pulled, PullFailure> {
+    /// Pulls with one credential after the other, and remembers whom the registry let in.
+    async fn pull_with(&self, credentials: Vec<v1::AuthConfig>) -> Result<Pulled, String> {
+        let (records, image) = (self.world.records.clone(), self.spec.image.clone());
+        let pulling = on_disk(move || records.begin(&image)).await;
+        let pulling = pulling.map_err(|error| format!("the pull cannot be written down before it begins: {error}"))?;
+        let own = Credentials::own(&self.spec.image, &self.job.pull_secrets);
+        let is_unknown = AtomicBool::new(false);
+        let outcome = with_each(credentials, async |auth| match self.ask(auth.clone()).await {
+            Ok(pulled) => {
+                let bearer = own.iter().find(|(known, _)| Some(known) == auth.as_ref());
+                let access = bearer.map_or(Access::Everyone, |(_, bearer)| Access::Bearers(vec![bearer.clone()]));
+                Ok((pulled, access))
+            }
+            Err(error) => {
+                is_unknown.fetch_or(error.code.leaves_outcome_unknown(), Ordering::Relaxed);
+                Err(PullFailure::from(error))
+            }
+        });
+        let outcome = outcome.await;
+        let ended = match &outcome {
+            Ok((pulled, access)) => Ended::Pulled(pulled.id.clone(), access.clone()),
+            Err(_) if is_unknown.into_inner() => Ended::Unknown,
+            Err(_) => Ended::Failed,
+        };
+        // Should it break off, the pull stays as one whose end nobody saw.
+        let _written = tokio::task::spawn_blocking(move || pulling.end(ended)).await;
+        outcome.map(|(pulled, _)| pulled)
+    }
+
+    async fn ask(&self, auth: Option<v1::AuthConfig>) -> Result<Pulled, cri::Error> {
         let (world, job) = (self.world, self.job);
         let config = job.pod.as_deref().and_then(|pod| sandbox::config(world, pod, job.sandbox_attempt).ok());
         let sandbox_config = config.map(|(config, _)| config);
         let request = v1::PullImageRequest { image: Some(self.spec.clone()), auth, sandbox_config };
         let began = Instant::now();
-        let pulled = world.runtime.pull_image(request).await?;
-        Ok(Pulled { image_ref: pulled.image_ref, took: began.elapsed() })
+        let image_ref = world.runtime.pull_image(request).await?.image_ref;
+        let took = began.elapsed();
+        let present = self.look_at(false).await.ok().flatten();
+        let (id, size_bytes) = present.map_or((image_ref.clone(), 0), |image| (image.id, image.size_bytes));
+        Ok(Pulled { image_ref, id, size_bytes, took })
     }
+}
+
+/// Work with files.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// What there is after its turn.

@@ -171,9 +171,15 @@ impl Collector {
 
     /// Learns which images there are.
     pub(super) async fn look(&mut self) -> Result<Vec<v1::Image>, PruneError> {
+        let since_ms = clock::mono_ms();
         let runtime = self.surroundings.world.runtime.clone();
         let listed = self.answer("list the images", runtime.list_images(v1::ListImagesRequest::default())).await?;
         self.note(&listed.images);
+        let (records, images) = (self.surroundings.world.records.clone(), listed.images.clone());
+        let pruned = tokio::task::spawn_blocking(move || records.prune(&images, since_ms)).await;
+        if let Err(error) = pruned {
+            warn!(%error, "records of pulls are not cleaned up");
+        }
         Ok(listed.images)
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct ConfigFile {
     pub(crate) image_minimum_gc_age: Option<Duration>,
     #[serde(rename = "imageMaximumGCAge", deserialize_with = "go_duration")]
     pub(crate) image_maximum_gc_age: Option<Duration>,
+    pub(crate) image_pull_credentials_verification_policy: Option<String>,
+    pub(crate) preloaded_images_verification_allowlist: Vec<String>,
 }
 
 /// How long a container that keeps failing waits.
@@ -104,7 +106,6 @@ const NOT_YET: &[&str] = &[
     "failSwapOn",
     "featureGates",
     "hairpinMode",
-    "imagePullCredentialsVerificationPolicy",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
     "kernelMemcgNotification",
@@ -130,7 +131,6 @@ const NOT_YET: &[&str] = &[
     "podPidsLimit",
     "podsPerCore",
     "port",
-    "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "providerID",
     "qosReserved",
@@ -243,6 +243,15 @@ mod tests {
         assert_eq!(percents, (Some(90), Some(70)));
         assert_eq!(file.image_minimum_gc_age, Some(Duration::from_secs(60)));
         assert_eq!(file.image_maximum_gc_age, Some(Duration::from_secs(86_400)));
+        let file = parse(
+            "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: [a/*]\n",
+        )
+        .unwrap();
+        let policy = file.image_pull_credentials_verification_policy.as_deref();
+        assert_eq!(
+            (policy, &*file.preloaded_images_verification_allowlist),
+            (Some("NeverVerifyAllowlistedImages"), &["a/*".to_owned()][..])
+        );
     }
 
     #[test]
@@ -250,7 +259,7 @@ mod tests {
         for (body, expected) in [
             ("evictionHard: {memory.available: 1Mi}\n", "evictionHard: not supported yet"),
             ("staticPodPaht: x\n", "staticPodPaht: unknown field"),
-            ("imagePullCredentialsVerificationPolicy: NeverVerify\n", "not supported yet"),
+            ("imagePullCredentialsVerificationPolicy: 1\n", "imagePullCredentialsVerificationPolicy"),
             ("imageGCHighThresholdPercent: 85%\n", "imageGCHighThresholdPercent"),
             ("imageMinimumGCAge: 5\n", "imageMinimumGCAge"),
             ("readOnlyPort: 70000\n", "readOnlyPort"),

@@ -2,6 +2,7 @@
 
 use super::runtime::Choice;
 use super::{ConfigError, ConfigFile, RunFlags, absolute, value_error};
+use agent::image_access::{Listed, Verification};
 use agent::{ImageGcConfig, ImagesConfig};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,8 @@ const QPS: &str = "registryPullQPS (--registry-qps)";
 const BURST: &str = "registryBurst (--registry-burst)";
 const HIGH: &str = "imageGCHighThresholdPercent (--image-gc-high-threshold)";
 const LOW: &str = "imageGCLowThresholdPercent (--image-gc-low-threshold)";
+const VERIFICATION: &str = "imagePullCredentialsVerificationPolicy";
+const LISTED: &str = "preloadedImagesVerificationAllowlist";
 const MAX_AGE: &str = "imageMaximumGCAge (--image-maximum-gc-age)";
 
 /// Pulling, credentials, removal of what nobody uses.
@@ -25,6 +28,7 @@ pub(crate) struct Images {
     /// 0: any number.
     pub(crate) qps: u32,
     pub(crate) burst: u32,
+    pub(crate) verification: Verification,
     pub(crate) gc: ImageGcConfig,
     /// Of the embedded engine.
     pub(crate) registry_config_dir: PathBuf,
@@ -56,6 +60,7 @@ pub(super) fn decide(flags: &RunFlags, file: &ConfigFile, runtime: &Choice) -> R
         max_parallel,
         qps: not_negative(QPS, flags.registry_qps.or(file.registry_pull_qps))?.unwrap_or(defaults.qps),
         burst,
+        verification: verification(file)?,
         gc: collection(flags, file)?,
         registry_config_dir: registry_config_dir(flags.registry_config_dir.as_deref(), runtime)?,
         progress_within: progress_within(flags.image_pull_progress_deadline, runtime)?,
@@ -84,6 +89,37 @@ fn at_once(serialize: Option<bool>, max: Option<i32>) -> Result<(bool, Option<u3
 fn not_negative(name: &'static str, value: Option<i32>) -> Result<Option<u32>, ConfigError> {
     let wrong = |value: i32| value_error(name, value.to_string(), "must not be a negative number");
     value.map(|value| u32::try_from(value).map_err(|_| wrong(value))).transpose()
+}
+
+/// Of which images that are here it is asked who may use them.
+fn verification(file: &ConfigFile) -> Result<Verification, ConfigError> {
+    let listed = &file.preloaded_images_verification_allowlist;
+    let policy = file.image_pull_credentials_verification_policy.as_deref().unwrap_or_default();
+    let verification = match policy {
+        "NeverVerify" => Verification::Never,
+        "" | "NeverVerifyPreloadedImages" => Verification::Pulled,
+        "NeverVerifyAllowlistedImages" => {
+            let read = |text: &String| {
+                let wrong = |error| value_error(LISTED, text.clone(), format!("{error}; or NAME/* for all beneath it"));
+                Listed::parse(text).map_err(wrong)
+            };
+            return Ok(Verification::AllBut(listed.iter().map(read).collect::<Result<_, _>>()?));
+        }
+        "AlwaysVerify" => Verification::Always,
+        other => {
+            let expected =
+                "expected NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages or AlwaysVerify";
+            return Err(value_error(VERIFICATION, other, expected));
+        }
+    };
+    match listed.is_empty() {
+        true => Ok(verification),
+        false => Err(value_error(
+            LISTED,
+            listed.join(", "),
+            format!("has a meaning only where {VERIFICATION} is NeverVerifyAllowlistedImages"),
+        )),
+    }
 }
 
 fn collection(flags: &RunFlags, file: &ConfigFile) -> Result<ImageGcConfig, ConfigError> {
@@ -223,6 +259,38 @@ mod tests {
         assert_eq!((images.serialize, images.max_parallel, images.qps, images.burst), (false, Some(3), 0, 7));
         let gc = ImageGcConfig { high_percent: 100, low_percent: 99, min_age: Duration::from_secs(1), max_age: None };
         assert_eq!(images.gc, gc);
+    }
+
+    #[test]
+    fn who_may_use_what_is_here_is_decided_by_name() {
+        let verification = |policy: &str, listed: &[&str]| {
+            let file = ConfigFile {
+                image_pull_credentials_verification_policy: (!policy.is_empty()).then(|| policy.to_owned()),
+                preloaded_images_verification_allowlist: listed.iter().map(|&text| text.to_owned()).collect(),
+                ..ConfigFile::default()
+            };
+            decided(NONE, &file).map(|images| images.verification)
+        };
+        for (policy, expected) in [
+            ("", Verification::Pulled),
+            ("NeverVerifyPreloadedImages", Verification::Pulled),
+            ("NeverVerify", Verification::Never),
+            ("AlwaysVerify", Verification::Always),
+            ("NeverVerifyAllowlistedImages", Verification::AllBut(Vec::new())),
+        ] {
+            assert_eq!(verification(policy, &[]), Ok(expected), "{policy}");
+        }
+        let listed = Verification::AllBut(vec![Listed::parse("nginx").unwrap(), Listed::parse("r.example/*").unwrap()]);
+        assert_eq!(verification("NeverVerifyAllowlistedImages", &["nginx", "r.example/*"]), Ok(listed));
+        for (policy, listed, expected) in [
+            ("Never", &[][..], "expected NeverVerify, "),
+            ("AlwaysVerify", &["nginx"], "has a meaning only where imagePullCredentialsVerificationPolicy is"),
+            ("NeverVerifyAllowlistedImages", &["nginx:1"], "\"nginx:1\": must be a repository without a tag"),
+            ("NeverVerifyAllowlistedImages", &["n*"], "preloadedImagesVerificationAllowlist"),
+        ] {
+            let error = verification(policy, listed).unwrap_err();
+            assert!(error.contains(expected), "{policy} {listed:?}: {error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) fn read(mut object: Map<String, Value>) -> Result<PullSecret, Vec<Fie
         return Err(vec![error]);
     }
     let name = secret.metadata.name.unwrap_or_default();
+    let uid = secret.metadata.uid.unwrap_or_default();
     let namespace = secret.metadata.namespace.filter(|namespace| !namespace.is_empty());
     let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     if name.is_empty() {
@@ -43,7 +44,7 @@ pub(super) fn read(mut object: Map<String, Value>) -> Result<PullSecret, Vec<Fie
         Some((path, bytes)) => parse(&path, &bytes, &mut errors),
         None => docker_config::DockerConfig::default(),
     };
-    if errors.is_empty() { Ok(PullSecret { namespace, name, config }) } else { Err(errors) }
+    if errors.is_empty() { Ok(PullSecret { namespace, name, uid, config }) } else { Err(errors) }
 }
 
 fn check_type(given: &str) -> Option<FieldError> {

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use cri::Error;
 use cri::keys::PodKey;
+use lifecycle::image_access::Verification;
 use lifecycle::{Effect, Failure, Severity};
+use pod::PullSecret;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -12,15 +14,16 @@ use super::*;
 use crate::core::Message;
 use crate::credentials::{Credentials, CredentialsConfig};
 use crate::effects::perform;
-use crate::testing::TempDir;
 use crate::testing::fake::Fake;
 use crate::testing::fake::images::image;
+use crate::testing::{TempDir, secret};
 use crate::{AgentConfig, ImagesConfig};
 
 const APP: &str = "registry.example/team/app:1";
 const OTHER: &str = "registry.example/team/other:1";
 
 struct Bed {
+    dir: TempDir,
     fake: Arc<Fake>,
     world: Arc<World>,
     messages: mpsc::Sender<Message>,
@@ -35,14 +38,22 @@ struct Work {
 
 impl Bed {
     fn new(images: ImagesConfig) -> Self {
-        let fake = Arc::new(Fake::default());
-        let config = AgentConfig { images, ..AgentConfig::default() };
-        let world = Arc::new(World::new(fake.clone(), config, None));
+        let (dir, fake) = (TempDir::new(), Arc::new(Fake::default()));
+        let world = world(&dir, &fake, images);
         let (messages, told) = mpsc::channel(64);
-        Self { fake, world, messages, told }
+        Self { dir, fake, world, messages, told }
+    }
+
+    /// Another kubelet in its place.
+    fn restart(&mut self, images: ImagesConfig) {
+        self.world = world(&self.dir, &self.fake, images);
     }
 
     fn begin(&self, name: &str, pull_policy: PullPolicy) -> Work {
+        self.begin_with(name, pull_policy, Vec::new())
+    }
+
+    fn begin_with(&self, name: &str, pull_policy: PullPolicy, pull_secrets: Vec<Arc<PullSecret>>) -> Work {
         let pod = json!({
             "metadata": { "name": "p", "namespace": "default", "uid": "u" },
             "spec": { "containers": [{ "name": "c", "image": name }] },
@@ -55,7 +66,7 @@ impl Bed {
             ips: Vec::new(),
             sandbox_attempt: 0,
             pull_policy,
-            pull_secrets: Vec::new(),
+            pull_secrets,
             burstable_millis: 0,
             cancel: cancel.clone(),
         };
@@ -65,6 +76,15 @@ impl Bed {
 
     async fn ensure(&self, name: &str, pull_policy: PullPolicy) -> Performed {
         self.begin(name, pull_policy).task.await.unwrap()
+    }
+
+    /// The same for a pod with a Secret, by its name and its password.
+    async fn ensure_with(&self, pull_policy: PullPolicy, (name, password): (&str, &str)) -> Performed {
+        self.begin_with(APP, pull_policy, vec![named_secret(name, password)]).task.await.unwrap()
+    }
+
+    fn pulls(&self) -> usize {
+        self.fake.images.asked().len()
     }
 
     /// What is told next while something is under way.
@@ -83,6 +103,17 @@ impl Bed {
         };
         assert!(tokio::time::timeout(Duration::from_secs(20), wait).await.is_ok(), "not within 20 s: {what}");
     }
+}
+
+/// One user's, whatever the Secret's name.
+fn named_secret(name: &str, password: &str) -> Arc<PullSecret> {
+    let secret = secret("user", "registry.example", password);
+    Arc::new(PullSecret { name: name.to_owned(), ..PullSecret::clone(&secret) })
+}
+
+fn world(dir: &TempDir, fake: &Arc<Fake>, images: ImagesConfig) -> Arc<World> {
+    let config = AgentConfig { images, root_dir: dir.path().to_owned(), ..AgentConfig::default() };
+    Arc::new(World::new(fake.clone(), config, None))
 }
 
 fn parallel(max_parallel: Option<u32>) -> ImagesConfig {
@@ -354,6 +385,117 @@ async fn an_image_that_is_only_kept_from_collection_is_pulled_as_any_other() {
     bed.fake.images.add(v1::Image { pinned: true, ..image("sha256:1", &[APP]) });
     bed.fake.images.publish(image("sha256:2", &[APP]), Some("canary-1"));
     assert!(is_image(&bed.ensure(APP, PullPolicy::Always).await, "sha256:2"), "with the credential that is known");
+}
+
+#[tokio::test]
+async fn s_b23_a_private_image_is_only_for_those_whom_its_registry_lets_in() {
+    let mut bed = Bed::new(ImagesConfig::default());
+    bed.fake.images.publish(image("sha256:1", &[APP]), Some("canary-1"));
+    assert!(is_image(&bed.ensure_with(PullPolicy::IfNotPresent, ("ada", "canary-1")).await, "sha256:1"));
+    assert_eq!(bed.pulls(), 1);
+
+    let never = format!("Container image {APP:?} is not present with pull policy of Never");
+    for _ in 0..2 {
+        let without = bed.ensure(APP, PullPolicy::IfNotPresent).await;
+        assert_eq!(failure(&without).0, "ErrImagePull");
+        let wrong = bed.ensure_with(PullPolicy::IfNotPresent, ("eve", "guess")).await;
+        assert_eq!(failure(&wrong).0, "ErrImagePull");
+        assert_eq!(failure(&bed.ensure(APP, PullPolicy::Never).await), ("ErrImageNeverPull", never.as_str()));
+        bed.restart(ImagesConfig::default());
+    }
+    assert_eq!(bed.pulls(), 5, "never is never");
+
+    // The same, the same in another Secret, and another one in that: known without asking.
+    for (name, password) in [("ada", "canary-1"), ("bob", "canary-1"), ("bob", "canary-2")] {
+        for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
+            let performed = bed.ensure_with(policy, (name, password)).await;
+            assert!(is_image(&performed, "sha256:1"), "{name} {performed:?}");
+            assert!(lines(&performed)[0].ends_with("already present on machine and can be accessed by the pod"));
+        }
+    }
+    assert_eq!(bed.pulls(), 5);
+
+    bed.restart(ImagesConfig { verification: Verification::Never, ..ImagesConfig::default() });
+    assert!(is_image(&bed.ensure(APP, PullPolicy::IfNotPresent).await, "sha256:1"));
+    assert_eq!(bed.pulls(), 5);
+}
+
+#[tokio::test]
+async fn what_the_node_or_nobody_in_particular_pulled_is_for_everybody() {
+    let dir = TempDir::new();
+    let node = credentials(&dir, &[("node", "canary-1")]);
+    for (config, secrets, password) in
+        [(node, vec![named_secret("eve", "guess")], Some("canary-1")), (parallel(None), vec![], None)]
+    {
+        let mut bed = Bed::new(config);
+        bed.fake.images.publish(image("sha256:1", &[APP]), password);
+        let performed = bed.begin_with(APP, PullPolicy::IfNotPresent, secrets).task.await.unwrap();
+        assert!(is_image(&performed, "sha256:1"), "{performed:?}");
+        let pulls = bed.pulls();
+        bed.restart(ImagesConfig { verification: Verification::Always, ..ImagesConfig::default() });
+        assert!(is_image(&bed.ensure(APP, PullPolicy::Never).await, "sha256:1"));
+        assert_eq!(bed.pulls(), pulls);
+    }
+}
+
+#[tokio::test]
+async fn what_others_brought_is_for_everybody_unless_all_is_verified() {
+    let mut bed = Bed::new(ImagesConfig::default());
+    bed.fake.images.add(image("sha256:1", &[APP]));
+    assert!(is_image(&bed.ensure(APP, PullPolicy::Never).await, "sha256:1"));
+    bed.restart(ImagesConfig { verification: Verification::Always, ..ImagesConfig::default() });
+    assert_eq!(failure(&bed.ensure(APP, PullPolicy::Never).await).0, "ErrImageNeverPull");
+    // It is asked for once, and then known.
+    for _ in 0..2 {
+        assert!(is_image(&bed.ensure(APP, PullPolicy::IfNotPresent).await, "sha256:1"));
+    }
+    assert_eq!(bed.pulls(), 1);
+}
+
+#[tokio::test]
+async fn an_archive_that_holds_a_private_image_gives_it_to_everybody() {
+    let bed = Bed::new(ImagesConfig::default());
+    bed.fake.images.publish(image("sha256:1", &[APP]), Some("canary-1"));
+    assert!(is_image(&bed.ensure_with(PullPolicy::IfNotPresent, ("ada", "canary-1")).await, "sha256:1"));
+    bed.fake.images.give(image("sha256:1", &[OTHER]));
+    assert!(is_image(&bed.ensure(OTHER, PullPolicy::Never).await, "sha256:1"));
+    assert_eq!(failure(&bed.ensure(APP, PullPolicy::Never).await).0, "ErrImageNeverPull", "by its other name");
+}
+
+#[tokio::test]
+async fn who_waited_for_another_to_bring_a_private_image_is_asked_who_he_is() {
+    let mut bed = Bed::new(ImagesConfig::default());
+    bed.fake.images.publish(image("sha256:1", &[APP]), Some("canary-1"));
+    bed.fake.images.hold_pulls(true);
+    let first = bed.begin_with(APP, PullPolicy::IfNotPresent, vec![named_secret("ada", "canary-1")]);
+    bed.until("the first pulls", |bed| bed.fake.images.under_way().0 == 1).await;
+    let second = bed.begin(APP, PullPolicy::IfNotPresent);
+    bed.next_told().await;
+    bed.next_told().await;
+    bed.fake.images.hold_pulls(false);
+    assert!(is_image(&first.task.await.unwrap(), "sha256:1"));
+    assert_eq!(failure(&second.task.await.unwrap()).0, "ErrImagePull");
+    assert_eq!(bed.pulls(), 2);
+}
+
+#[tokio::test]
+async fn f_b06_a_pull_whose_outcome_is_not_known_lets_nobody_in() {
+    let bed = Bed::new(ImagesConfig::default());
+    // It comes late, whatever was answered.
+    for (id, error, expected) in [
+        ("sha256:1", Error::deadline_exceeded("no answer"), "ErrImageNeverPull"),
+        ("sha256:2", Error::internal("no"), ""),
+    ] {
+        let name = format!("registry.example/{}:1", id.replace(':', "-"));
+        bed.fake.images.fail_pulls_of(&name, error);
+        assert_eq!(failure(&bed.ensure(&name, PullPolicy::IfNotPresent).await).0, "ErrImagePull");
+        bed.fake.images.add(image(id, &[&name]));
+        let performed = bed.ensure(&name, PullPolicy::Never).await;
+        match expected {
+            "" => assert!(is_image(&performed, id), "it failed, and others brought it: {performed:?}"),
+            expected => assert_eq!(failure(&performed).0, expected),
+        }
+    }
 }
 
 #[test]
