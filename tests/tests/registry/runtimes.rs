@@ -1,4 +1,4 @@
-//! The same policies and credentials on runtimes that pull by themselves: Docker and containerd.
+//! The same policies and credentials on every runtime, those that pull by themselves among them.
 
 use crate::{PASSWORD, WRONG_PASSWORD, app, await_waiting, docker_config, finish, label, pod, secret, sleeping, with};
 use e2e::registry::{self, Access, Registry, Wire};
@@ -13,7 +13,7 @@ fn suite(runtime: Runtime) {
     registry.put("private/app:1", &app("first"));
     let name = format!("{}/private/app:1", registry.host());
     let flags = vec!["--v=9".to_owned(), "--registry-qps=0".to_owned()];
-    let machine = Machine::start(Options { runtime, flags, ..Options::default() });
+    let mut machine = Machine::start(Options { runtime, flags, ..Options::default() });
     let keys = json!({"spec": {"imagePullSecrets": [{"name": "keys"}]}});
     let policy = |policy: &str| with(with(sleeping(), keys.clone()), json!({"imagePullPolicy": policy}));
     pod(&machine, "never", &name, &policy("Never"));
@@ -31,7 +31,24 @@ fn suite(runtime: Runtime) {
     assert_eq!(label(&machine, "if-not-present"), "first");
     pod(&machine, "moved", &name, &policy("Always"));
     assert_eq!(label(&machine, "moved"), "second");
+
+    // Who has no key is not let in by what others brought, and a kubelet that was killed knows who has one.
+    let guest = |policy: &str| with(sleeping(), json!({"imagePullPolicy": policy}));
+    pod(&machine, "guest", &name, &guest("IfNotPresent"));
+    await_waiting(&machine, "guest", "ErrImagePull");
+    machine.kill_kubelet();
+    machine.start_kubelet();
+    pod(&machine, "never-guest", &name, &guest("Never"));
+    await_waiting(&machine, "never-guest", "ErrImageNeverPull");
+    drop(registry);
+    pod(&machine, "again", &name, &policy("IfNotPresent"));
+    assert_eq!(label(&machine, "again"), "second", "without asking anybody");
     finish(machine);
+}
+
+#[test]
+fn the_embedded_engine_is_given_credentials() {
+    suite(Runtime::Embedded);
 }
 
 #[test]

@@ -36,7 +36,7 @@ struct Known {
 }
 
 pub(super) struct Collector {
-    surroundings: Surroundings,
+    pub(super) surroundings: Surroundings,
     measures: Measures,
     policy: Policy,
     /// By id.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cri::{Code, Error, Runtime, v1};
 use lifecycle::Event;
+use lifecycle::image_access::{Access, Verdict};
 use lifecycle::image_gc::Disk;
 use rustix::io::Errno;
 
@@ -39,7 +40,7 @@ impl Bed {
         let (dir, fake) = (TempDir::new(), Arc::new(Fake::default()));
         fake.images.keep_in(dir.path().to_owned());
         let images = ImagesConfig { gc, ..ImagesConfig::default() };
-        let config = AgentConfig { images, ..AgentConfig::default() };
+        let config = AgentConfig { images, root_dir: dir.path().join("root"), ..AgentConfig::default() };
         let world = Arc::new(World::new(fake.clone(), config, None));
         let (queries, mut questions) = mpsc::channel(8);
         let (told, messages) = mpsc::channel(64);
@@ -114,6 +115,22 @@ async fn f_f01_images_go_until_there_is_room_and_none_that_is_used() {
     bed.collector.round().await;
     assert_eq!(bed.fake.images.removed(), ["i3", "i4", "i5"], "those known for longest");
     assert_eq!(bed.events(), []);
+}
+
+#[tokio::test]
+async fn who_may_use_an_image_is_forgotten_with_it() {
+    let mut bed = Bed::new(at_once(), small_disk);
+    bed.add_many(0..2);
+    let records = bed.collector.surroundings.world.records.clone();
+    for id in ["i0", "i2"] {
+        records.grant("app:1", id, Access::Bearers(Vec::new())).unwrap();
+    }
+    let granted_ms = crate::clock::mono_ms();
+    while crate::clock::mono_ms() == granted_ms {
+        std::thread::yield_now();
+    }
+    bed.collector.round().await;
+    assert_eq!(["i0", "i2"].map(|id| records.judge("app:1", Some(id), &[])), [Verdict::Ask, Verdict::Granted]);
 }
 
 #[tokio::test]
