@@ -54,6 +54,7 @@ fn input_goes_in_and_output_comes_out_until_the_container_ends() {
         let mut first = attach(&world, &id, "ioe").await;
         first.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
         assert_eq!(read(&mut first.stdout, 8).await, "got one\n");
+        assert_eq!(read(&mut first.stderr, 4).await, "err\n");
         // Its end is not the input's: the next one finds it open.
         drop(first);
         let listener = attach(&world, &id, "oe").await;
