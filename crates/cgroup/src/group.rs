@@ -5,6 +5,7 @@ use crate::limits::{self, Limits};
 use crate::usage::Usage;
 use crate::{Error, Result, file, kill};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -183,10 +184,17 @@ impl Group {
     /// As for [`Group::remove`], or the mount table cannot be read.
     pub fn remove_everywhere(&self) -> Result<()> {
         self.refuse_root()?;
-        let own = self.dirs();
-        let dirs = Layout::all_mounts()?.into_iter().map(|mount| mount.join(&self.path));
-        dirs.filter(|dir| !own.contains(dir) && dir.exists()).try_for_each(|dir| remove_tree(&dir))?;
+        let own: Vec<u64> = self.dirs().iter().filter_map(|dir| device(self.mount_of(dir)?)).collect();
+        // By device, since a hierarchy of ours may be mounted once more, perhaps read-only.
+        let others = Layout::all_mounts()?.into_iter().filter(|mount| device(mount).is_some_and(|d| !own.contains(&d)));
+        let dirs = others.map(|mount| mount.join(&self.path));
+        dirs.filter(|dir| dir.exists()).try_for_each(|dir| remove_tree(&dir))?;
         self.remove()
+    }
+
+    /// Where the hierarchy is mounted that holds this directory of the group's.
+    fn mount_of<'a>(&self, dir: &'a Path) -> Option<&'a Path> {
+        dir.ancestors().nth(self.path.components().count())
     }
 
     fn refuse_root(&self) -> Result<()> {
@@ -197,6 +205,11 @@ impl Group {
 /// The first rounds are short, because most processes are gone within a millisecond.
 fn pause(round: u32) {
     std::thread::sleep(Duration::from_millis(u64::from(round + 1).min(ROUND_MS)));
+}
+
+/// Names the file system, which for control groups is the hierarchy.
+fn device(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.dev())
 }
 
 fn make_dirs(dir: &Path) -> Result<()> {

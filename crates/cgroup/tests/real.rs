@@ -169,6 +169,34 @@ fn a_group_exists_until_it_is_gone_from_hierarchies_of_others_too() {
     assert!(!group.exists() && !stray.exists());
 }
 
+#[test]
+fn a_hierarchy_that_is_mounted_again_is_no_other() {
+    const INSIDE: &str = "KUBELET_CGROUP_TEST_INSIDE";
+    let Some((layout, temporary)) = group("again") else { return };
+    let group = &temporary.0;
+    if std::env::var_os(INSIDE).is_none() {
+        // The second mount is read-only and in a mount namespace that ends with the test: nobody else sees it.
+        let script = r#"mount --bind "$0" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@""#;
+        let at = std::env::temp_dir().join(format!("kubelet-cgroup-again-{}", std::process::id()));
+        fs::create_dir(&at).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "/bin/sh", "-c", script]).arg(&layout.group("/").dirs()[0]).arg(&at);
+        command
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "a_hierarchy_that_is_mounted_again_is_no_other"]);
+        let output = command.env(INSIDE, &at).output().unwrap();
+        fs::remove_dir(&at).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+        return;
+    }
+    let again = PathBuf::from(std::env::var_os(INSIDE).unwrap()).join(path("again").trim_start_matches('/'));
+    group.create(&Limits::default()).unwrap();
+    assert_eq!(fs::remove_dir(&again).unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    group.remove_everywhere().unwrap();
+    assert!(!group.exists() && !again.exists());
+}
+
 /// Where a runtime would make the group in a hierarchy without a controller of ours; v2 has none.
 fn stray_dir(layout: &Layout) -> Option<PathBuf> {
     let Layout::V1 { .. } = layout else { return None };
