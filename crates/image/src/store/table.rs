@@ -177,35 +177,38 @@ impl Table {
     }
 
     /// Whether the layer `twin` is what unpacking `entry` would give.
-    fn compare(&self, entry: &Entry, twin: &Digest) -> Twin {
-        let Some(twin) = self.entries.get(twin) else { return Twin::Differs };
+    fn compare(&self, entry: &Entry, twin_id: &Digest) -> Twin {
+        let Some(twin) = self.entries.get(twin_id) else { return Twin::Differs };
         let dir = match &twin.phase {
             Phase::Absent | Phase::Sharing(..) => return Twin::Differs,
             Phase::Reserved(_) | Phase::Filling => return Twin::Wait,
             Phase::Complete(dir) if dir.unpacked.looked_below => return Twin::Differs,
-            // Those below it come with the plans that want it; not if one of them has still to be asked for.
-            Phase::Complete(dir) if !dir.is_settled() => {
-                let comes = twin.holders > 0 && self.is_under_way(twin.parent.as_ref());
-                return if comes { Twin::Wait } else { Twin::Differs };
-            }
             Phase::Complete(dir) => dir,
         };
-        let below = match &entry.parent {
-            _ if dir.unpacked.own_root => None,
-            None => None,
-            Some(parent) => match self.complete(parent) {
-                Some(below) if below.is_settled() => Some(below),
-                _ => return Twin::Wait,
-            },
-        };
-        match dir.fits_on(below.map(|below| &**below)) {
-            Ok(true) => Twin::Same(dir.clone()),
-            Ok(false) => Twin::Differs,
-            Err(error) => {
-                tracing::debug!(%error, "failed to compare layers; it is brought anew");
-                Twin::Differs
-            }
+        self.compare_roots(entry, (twin_id, twin, dir)).unwrap_or_else(|error| {
+            // Never waited for: nobody may ever try again what failed.
+            tracing::debug!(%error, "failed to compare layers; it is brought anew");
+            Twin::Differs
+        })
+    }
+
+    /// The same of a twin that is complete, once both stacks are so far that their roots can be seen.
+    fn compare_roots(&self, entry: &Entry, (twin_id, twin, dir): (&Digest, &Entry, &Arc<LayerDir>)) -> Result<Twin> {
+        if !self.settle(twin_id)? {
+            // Those below it come with the plans that want it; not if one of them has still to be asked for.
+            let comes = twin.holders > 0 && self.is_under_way(twin.parent.as_ref());
+            return Ok(if comes { Twin::Wait } else { Twin::Differs });
         }
+        let below = match &entry.parent {
+            Some(parent) if !dir.unpacked.own_root => {
+                if !self.settle(parent)? {
+                    return Ok(Twin::Wait);
+                }
+                self.complete(parent)
+            }
+            _ => None,
+        };
+        Ok(if dir.fits_on(below.map(|below| &**below))? { Twin::Same(dir.clone()) } else { Twin::Differs })
     }
 
     /// Whether all of a stack is complete or being unpacked: nothing of it waits to be asked for.
@@ -247,19 +250,20 @@ impl Table {
                     queue.extend(above.map(|(above, _)| above));
                 }
                 Ok(false) => {}
-                // Tried again by the commit, which fails with it.
+                // Tried again by whoever needs it so; the commit fails with it.
                 Err(error) => tracing::debug!(%error, "failed to set the root of a layer"),
             }
         }
     }
 
-    /// Makes the root of a layer as it stays, if it and what is below are complete; says whether it is.
+    /// Makes the root of a layer as it stays, and those below it, if all of them are complete; says whether it is. Those
+    /// below too: what failed for one of them earlier may succeed now. At most as deep as an image has layers.
     pub(super) fn settle(&self, chain_id: &Digest) -> Result<bool> {
         let (Some(entry), Some(dir)) = (self.entries.get(chain_id), self.complete(chain_id)) else { return Ok(false) };
         if !dir.is_settled() {
-            let below = match entry.parent.as_ref().map(|parent| self.complete(parent)) {
+            let below = match &entry.parent {
                 None => None,
-                Some(Some(below)) if below.is_settled() => Some(&**below),
+                Some(parent) if self.settle(parent)? => self.complete(parent).map(|below| &**below),
                 Some(_) => return Ok(false),
             };
             dir.settle(below)?;

@@ -3,8 +3,9 @@
 use super::pulls::{assert_idle, bring, commit, fill, ours, plan, pull};
 use super::*;
 use crate::digest::Digest;
-use crate::store::Claim;
 use crate::store::record::{self, LayerRecord};
+use crate::store::{Claim, LayerPlan};
+use std::task::{Context, Poll, Waker};
 
 fn base(name: &str) -> Vec<u8> {
     Tar::new().dir(".", 0o755).file(name, name.as_bytes()).build()
@@ -282,4 +283,51 @@ fn two_who_could_share_with_each_other_do_not_wait_for_each_other() {
     }
     assert_eq!(store.list().len(), 2);
     assert_idle(&store);
+}
+
+/// The first time that somebody asks, without waiting.
+fn ask(plan: &LayerPlan, at: usize) -> Option<Claim> {
+    match std::pin::pin!(plan.claim(at)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(claim) => Some(claim),
+        Poll::Pending => None,
+    }
+}
+
+/// The root of a layer cannot be set, as when there are no descriptors, at the moment when the last one below it comes.
+#[test]
+fn a_failure_with_one_root_holds_nobody_up_for_ever() {
+    if !is_root() {
+        return;
+    }
+    let (one, two) = ([base("one"), layer("x")], [base("two"), layer("y"), layer("x")]);
+    for (case, of_twin) in [("the layer below", false), ("the twin", true)] {
+        for lasts in [true, false] {
+            let fixture = Fixture::new();
+            let store = fixture.open();
+            let (first, second) = (plan(&store, &one), plan(&store, &two));
+            let (failing, layers) = if of_twin { (&first, &one[..]) } else { (&second, &two[..]) };
+            let (away, ingest) = (fixture.dir.path().join("away"), &store.dirs.ingest);
+            fill(ours(failing, 1), &layers[1]).unwrap();
+            let name = fs::read_dir(ingest).unwrap().next().unwrap().unwrap().file_name();
+            fs::rename(ingest.join(&name), &away).unwrap();
+            fill(ours(failing, 0), &layers[0]).unwrap();
+            let other = if of_twin { &second } else { &first };
+            assert_eq!(bring(other, if of_twin { &two[..2] } else { &one }).unwrap(), 2);
+            if !lasts {
+                fs::rename(&away, ingest.join(&name)).unwrap();
+            }
+            match ask(&second, 2) {
+                Some(Claim::Ours(slot)) if lasts => {
+                    fs::rename(&away, ingest.join(&name)).unwrap();
+                    fill(slot, &two[2]).unwrap();
+                }
+                Some(Claim::Present) if !lasts => {}
+                Some(_) => panic!("{case}, {lasts}"),
+                None => panic!("{case}, {lasts}: it waits"),
+            }
+            commit(first, &one, "one").unwrap();
+            assert_whole(&store, &commit(second, &two, "two").unwrap(), "x");
+            assert_idle(&store);
+        }
+    }
 }
