@@ -257,8 +257,13 @@ fn f_f02_nothing_is_kept_on_a_full_disk() {
     let fixture = Fixture::new();
     let store = fixture.open();
     let layers = three();
+    let others = [layer("of another pull"), layer("that it lacks")];
+    let earlier = plan(&store, &others);
+    fill(ours(&earlier, 0), &others[0]).unwrap();
+    earlier.fail();
     let first = plan(&store, &layers);
     fill(ours(&first, 0), &layers[0]).unwrap();
+    assert_eq!(ingested(&store), 2, "what failed for another reason is kept");
     let mut full = Breaks(&layers[1][..700], LayerError::DiskFull { what: "space" });
     let source = LayerSource { reader: &mut full, size_bytes: layers[1].len() as u64, blob: None };
     let refused = ours(&first, 1).fill(source);
