@@ -85,10 +85,13 @@ impl Change<'_> {
 
     /// The lowest free number: names stay short, because all of them must fit into mount(2)'s one page of options.
     fn free_directory(&self) -> u32 {
-        let state = self.store.state();
-        let records = state.layers.values().chain(self.layers.iter().map(|layer| &layer.record));
-        let used: BTreeSet<u32> = records.map(|record| record.dir).chain(state.taken.iter().copied()).collect();
-        // What a failed change could not take back may lie there.
+        let used: BTreeSet<u32> = {
+            let state = self.store.state();
+            let records = state.layers.values().chain(self.layers.iter().map(|layer| &layer.record));
+            records.map(|record| record.dir).chain(state.taken.iter().copied()).collect()
+        };
+        // Without the state, as this looks at the disk: only a change takes numbers, and no other is under way. What a
+        // failed one could not take back may lie there.
         let is_free =
             |number: &u32| !used.contains(number) && std::fs::symlink_metadata(self.store.dirs.layer(*number)).is_err();
         (1..).find(is_free).unwrap_or(u32::MAX)
