@@ -87,7 +87,7 @@ pub(crate) async fn look_after_images(
     let mut collector = Collector::new(surroundings, disk::MEASURES);
     let idle = collector.is_idle();
     let work = async {
-        if !idle && let Err(error) = collector.look().await {
+        if let Err(error) = collector.look().await {
             debug!(%error, "images are looked at later, and taken for younger than they are");
         }
         // Whoever put an image there while no kubelet ran has this time to add the pod that wants it.

@@ -29,8 +29,8 @@ pub const POD_TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGra
 /// Container annotation: the grace period of the pod's deletion in seconds, decimal.
 pub const POD_DELETION_GRACE_PERIOD: &str = "io.kubernetes.pod.deletionGracePeriod";
 
-/// In the `info` of a verbose image status: `true` where no registry is asked for the image under this name, because an
-/// archive brought it.
+/// In the `info` of a verbose image status: `true` where no registry need be asked what this name means, because an archive
+/// gave it to the image, or because it holds a digest.
 pub const IMAGE_GIVEN: &str = "given";
 
 /// Labels or annotations as the protocol carries them.

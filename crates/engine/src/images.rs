@@ -38,18 +38,13 @@ impl Core {
         Ok(v1::ImageStatusResponse { image: found.map(|image| listed(&image)), info })
     }
 
-    /// What was imported is there for machines without a network, and is not asked for; all else is as its registry has it
-    /// now.
+    /// As the registry has it now, and only if it gives it for this credential: whoever need not ask does not.
     pub(crate) async fn pull_image(&self, request: v1::PullImageRequest) -> Result<String, Error> {
         let name = name_of(request.image.as_ref())?;
-        let found = self.config.image.resolve(name).map_err(of_store)?;
-        if let Some(image) = found.filter(|image| self.was_given(name, image)) {
-            return Ok(image.id.clone());
-        }
         if is_id(name) {
-            return Err(Error::not_found(format!(
-                "no image has the id {name}, and an id cannot be pulled: give a name"
-            )));
+            let found = self.config.image.resolve(name).map_err(of_store)?;
+            let absent = || format!("no image has the id {name}, and an id cannot be pulled: give a name");
+            return found.map(|image| image.id.clone()).ok_or_else(|| Error::not_found(absent()));
         }
         let reference = image::Reference::parse(name).map_err(of_store)?;
         let login = crate::login(request.auth.as_ref(), reference.domain())?;

@@ -41,8 +41,8 @@ struct Present {
 
 struct Pulled {
     image_ref: String,
-    /// What it is known by from now on.
-    id: String,
+    /// What it is known by from now on; none where the runtime did not tell.
+    id: Option<String>,
     size_bytes: u64,
     /// Without waiting for its turn.
     took: Duration,
@@ -119,7 +119,9 @@ impl Want<'_> {
                 true
             }
             Verdict::Ask => {
-                let given = matches!(self.look_at(true).await, Ok(Some(present)) if present.given);
+                // A digest tells what is meant, and not whose it is.
+                let by_name = !image.contains('@');
+                let given = by_name && matches!(self.look_at(true).await, Ok(Some(present)) if present.given);
                 given && records.judge(image, None, &own) == Verdict::Granted
             }
         }
@@ -149,7 +151,7 @@ impl Want<'_> {
         let began = Instant::now();
         let pulled = match present {
             // It costs no registry anything and waits for none.
-            Some(present) if present.given => self.ask(None).await.map_err(|error| PullFailure::from(error).message),
+            Some(present) if present.given && self.may_use(&present).await => Ok(Pulled::as_it_is(present)),
             _ => match self.pull_in_turn().await {
                 Ok(Turned::Pulled(pulled)) => Ok(pulled),
                 Ok(Turned::Present(present)) => return self.already_present(present),
@@ -201,7 +203,8 @@ impl Want<'_> {
     /// Pulls with one credential after the other, and remembers whom the registry let in.
     async fn pull_with(&self, credentials: Vec<v1::AuthConfig>) -> Result<Pulled, String> {
         let (records, image) = (self.world.records.clone(), self.spec.image.clone());
-        let pulling = on_disk(move || records.begin(&image)).await;
+        let before = self.look_at(false).await.map_err(|error| error.message)?.map(|present| present.id);
+        let pulling = on_disk(move || records.begin(&image, before.as_deref())).await;
         let pulling = pulling.map_err(|error| format!("the pull cannot be written down before it begins: {error}"))?;
         let own = Credentials::own(&self.spec.image, &self.job.pull_secrets);
         let is_unknown = AtomicBool::new(false);
@@ -218,7 +221,8 @@ impl Want<'_> {
         });
         let outcome = outcome.await;
         let ended = match &outcome {
-            Ok((pulled, access)) => Ended::Pulled(pulled.id.clone(), access.clone()),
+            Ok((Pulled { id: Some(id), .. }, access)) => Ended::Pulled(id.clone(), access.clone()),
+            Ok(_) => Ended::Unknown,
             Err(_) if is_unknown.into_inner() => Ended::Unknown,
             Err(_) => Ended::Failed,
         };
@@ -236,14 +240,20 @@ impl Want<'_> {
         let image_ref = world.runtime.pull_image(request).await?.image_ref;
         let took = began.elapsed();
         let present = self.look_at(false).await.ok().flatten();
-        let (id, size_bytes) = present.map_or((image_ref.clone(), 0), |image| (image.id, image.size_bytes));
-        Ok(Pulled { image_ref, id, size_bytes, took })
+        let (id, size_bytes) = present.map(|image| (image.id, image.size_bytes)).unzip();
+        Ok(Pulled { image_ref, id, size_bytes: size_bytes.unwrap_or(0), took })
     }
 }
 
 /// Work with files.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+impl Pulled {
+    fn as_it_is(Present { id, size_bytes, .. }: Present) -> Self {
+        Self { image_ref: id.clone(), id: Some(id), size_bytes, took: Duration::ZERO }
+    }
 }
 
 /// What there is after its turn.

@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ImagePullIntent {
     #[serde(flatten)]
     kind: Kind,
-    image: String,
+    pub(super) image: String,
+    /// The id of the image that had this name before, and so did not come by it. No other kubelet writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) present: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,8 +62,15 @@ impl Kind {
 }
 
 impl ImagePullIntent {
-    pub(super) fn of(image: &str) -> Self {
-        Self { kind: Kind::of("ImagePullIntent"), image: image.to_owned() }
+    pub(super) fn of(image: &str, present: Option<&str>) -> Self {
+        let (image, present) = (image.to_owned(), present.map(str::to_owned));
+        Self { kind: Kind::of("ImagePullIntent"), image, present }
+    }
+
+    /// With the full name, however short it was written.
+    pub(super) fn in_full(self) -> Self {
+        let image = image_name::normalize(&self.image).unwrap_or(self.image);
+        Self { image, ..self }
     }
 }
 

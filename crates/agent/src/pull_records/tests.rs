@@ -24,7 +24,7 @@ fn image(id: &str, name: &str) -> v1::Image {
 
 /// Names of all records.
 fn on_disk(dir: &TempDir) -> (usize, usize) {
-    let count = |kind: &str| files(&dir.path().join("image_manager").join(kind)).len();
+    let count = |kind: &str| files(&dir.path().join("image_manager").join(kind)).unwrap().len();
     (count("pulling"), count("pulled"))
 }
 
@@ -35,7 +35,7 @@ fn what_was_granted_is_known_to_the_next_kubelet() {
     for (round, records) in [load(&dir), load(&dir)].into_iter().enumerate() {
         if round == 0 {
             assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Granted, "nobody knows how it came");
-            let pulling = records.begin(APP).unwrap();
+            let pulling = records.begin(APP, None).unwrap();
             assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Ask, "it is being pulled");
             assert_eq!(on_disk(&dir), (1, 0));
             pulling.end(Ended::Pulled("sha256:1".into(), only(&ada)));
@@ -57,7 +57,7 @@ fn what_was_granted_is_known_to_the_next_kubelet() {
 fn s_b23_a_record_shows_no_credential_and_is_for_root_alone() {
     let dir = TempDir::new();
     let records = load(&dir);
-    let pulling = records.begin(APP).unwrap();
+    let pulling = records.begin(APP, None).unwrap();
     let intent = std::fs::read_to_string(records.pulling_dir.join(file_name(APP))).unwrap();
     assert_eq!(
         intent,
@@ -87,34 +87,94 @@ fn hashes_tell_credentials_apart() {
     assert_eq!(auth("a", "b", ""), all[0]);
 }
 
+/// As if images were listed after the latest moment at which what was pulled may come.
+fn later() -> Millis {
+    clock::mono_ms() + LATE_MS + 1
+}
+
+/// Pulls whose end nobody sees, each in its way, on a machine of its own.
+fn lost(image: &str, present: Option<&str>) -> Vec<(TempDir, Arc<PullRecords>)> {
+    let ways: [fn(Pulling); 3] = [drop, |pulling| pulling.end(Ended::Unknown), std::mem::forget];
+    let lose = |way: fn(Pulling)| {
+        let dir = TempDir::new();
+        let records = load(&dir);
+        way(records.begin(image, present).unwrap());
+        // The one that was forgotten is a killed kubelet's.
+        let records = load(&dir);
+        (dir, records)
+    };
+    ways.map(lose).into()
+}
+
 #[test]
 fn f_b06_a_pull_whose_end_nobody_saw_lets_nobody_in() {
-    let dir = TempDir::new();
-    let killed = load(&dir);
-    std::mem::forget(killed.begin(APP).unwrap());
-    let records = load(&dir);
-    assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Ask);
-    // One that was given up, and one of which the runtime may still bring the image.
-    drop(records.begin(APP).unwrap());
-    records.begin(APP).unwrap().end(Ended::Unknown);
-    assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((1, 0), Verdict::Ask));
-    records.prune(&[image("sha256:1", APP)], clock::mono_ms() + 1);
-    assert_eq!(on_disk(&dir), (1, 0), "it is here");
-    records.begin(APP).unwrap().end(Ended::Failed);
-    assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((0, 0), Verdict::Granted));
-    drop(records.begin(APP).unwrap());
-    records.prune(&[], 0);
-    assert_eq!(on_disk(&dir), (0, 0), "it is not here");
+    for (dir, records) in lost(APP, None) {
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((1, 0), Verdict::Ask));
+        // Neither does one who is refused.
+        records.begin(APP, Some("sha256:1")).unwrap().end(Ended::Failed);
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((1, 0), Verdict::Ask));
+        records.prune(&[image("sha256:1", APP)], clock::mono_ms() + 1);
+        assert_eq!(on_disk(&dir), (1, 0), "another may come yet");
+        records.prune(&[image("sha256:1", APP)], later());
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((0, 1), Verdict::Ask));
+        assert_eq!(load(&dir).judge(APP, Some("sha256:1"), &[]), Verdict::Ask);
+        records.begin(APP, Some("sha256:1")).unwrap().end(Ended::Pulled("sha256:1".into(), Access::Everyone));
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((0, 1), Verdict::Granted));
+    }
+}
+
+#[test]
+fn f_b06_who_is_let_in_ends_what_nobody_saw_the_end_of() {
+    for (dir, records) in lost(APP, None) {
+        records.begin(APP, None).unwrap().end(Ended::Pulled("sha256:1".into(), only(&bearer("ada", "canary-1"))));
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((0, 1), Verdict::Ask));
+        assert_eq!(records.judge(APP, Some("sha256:1"), &[bearer("ada", "canary-1")]), Verdict::Granted);
+    }
+    for (dir, records) in lost(APP, None) {
+        records.prune(&[image("sha256:2", "registry.example/team/app:2")], later());
+        assert_eq!(on_disk(&dir), (0, 0), "nothing came of it");
+        assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Granted);
+    }
+}
+
+#[test]
+fn f_b06_what_was_there_before_a_pull_did_not_come_by_it() {
+    for (dir, records) in lost(APP, Some("sha256:0")) {
+        assert_eq!(records.judge(APP, Some("sha256:0"), &[]), Verdict::Granted);
+        assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Ask);
+        records.prune(&[image("sha256:0", APP)], later());
+        assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:0"), &[])), ((0, 0), Verdict::Granted));
+    }
+}
+
+#[test]
+fn f_b06_a_digest_and_its_tag_are_of_one_pull() {
+    let digest = format!("registry.example/team/app@sha256:{}", "0".repeat(64));
+    let both = digest.replace("app@", "app:1@");
+    for (pulled, listed) in [(APP, &*digest), (&*digest, APP), (&*both, &*digest), (&*both, APP)] {
+        for (dir, records) in lost(pulled, None) {
+            for name in [APP, &digest, &both] {
+                assert_eq!(records.judge(name, Some("sha256:1"), &[]), Verdict::Ask, "{pulled} {name}");
+            }
+            let other = "registry.example/team/other:1";
+            assert_eq!(records.judge(other, Some("sha256:1"), &[]), Verdict::Granted, "{pulled}");
+            let mut listed = image("sha256:1", listed);
+            listed.repo_digests = vec![digest.clone()];
+            listed.repo_tags = vec![APP.to_owned()];
+            records.prune(&[listed], later());
+            assert_eq!((on_disk(&dir), records.judge(&digest, Some("sha256:1"), &[])), ((0, 1), Verdict::Ask));
+        }
+    }
 }
 
 #[test]
 fn one_of_two_pulls_that_fails_leaves_the_other_under_way() {
     let dir = TempDir::new();
     let records = load(&dir);
-    let (one, two) = (records.begin(APP).unwrap(), records.begin(APP).unwrap());
+    let (one, two) = (records.begin(APP, None).unwrap(), records.begin(APP, None).unwrap());
     one.end(Ended::Failed);
     assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((1, 0), Verdict::Ask));
-    records.prune(&[], Millis::MAX);
+    records.prune(&[image("sha256:1", APP)], Millis::MAX);
     assert_eq!(on_disk(&dir), (1, 0));
     two.end(Ended::Pulled("sha256:1".into(), Access::Everyone));
     assert_eq!((on_disk(&dir), records.judge(APP, Some("sha256:1"), &[])), ((0, 1), Verdict::Granted));
@@ -146,11 +206,20 @@ fn s_m02_what_cannot_be_read_lets_nobody_in() {
     records.grant(APP, "sha256:1", Access::Everyone).unwrap();
     std::fs::write(records.pulled_dir.join(file_name("sha256:1")), "{").unwrap();
     std::fs::write(records.pulled_dir.join("notes.txt"), "").unwrap();
+    drop(records);
     let records = load(&dir);
     assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Ask);
     assert_eq!(records.judge(APP, Some("sha256:2"), &[]), Verdict::Granted);
     records.grant(APP, "sha256:1", Access::Everyone).unwrap();
     assert_eq!(load(&dir).judge(APP, Some("sha256:1"), &[]), Verdict::Granted);
+    std::mem::forget(records.begin("registry.example/x:1", None).unwrap());
+    std::fs::write(records.pulling_dir.join(file_name("registry.example/x:1")), "{").unwrap();
+    let records = load(&dir);
+    assert_eq!(records.judge("registry.example/x:1", Some("sha256:2"), &[]), Verdict::Ask);
+    assert_eq!(records.judge("registry.example/y:1", Some("sha256:2"), &[]), Verdict::Granted);
+    records.prune(&[image("sha256:2", "registry.example/x:1"), image("sha256:1", APP)], later());
+    assert_eq!(on_disk(&dir), (0, 2), "what came of it is known by name");
+    assert_eq!(records.judge("registry.example/x:1", Some("sha256:2"), &[]), Verdict::Ask);
 }
 
 #[test]
@@ -188,7 +257,7 @@ fn what_cannot_be_written_down_is_an_error() {
     // Root may write anywhere but not where a file stands.
     std::fs::write(dir.path().join("image_manager"), "").unwrap();
     let records = load(&dir);
-    assert!(records.begin(APP).is_err());
+    assert!(records.begin(APP, None).is_err());
     assert!(records.grant(APP, "sha256:1", Access::Everyone).is_err());
-    assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Granted, "as before");
+    assert_eq!(records.judge(APP, Some("sha256:1"), &[]), Verdict::Ask, "nor can what was written down be read");
 }

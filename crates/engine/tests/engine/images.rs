@@ -34,6 +34,8 @@ impl Site {
         let layers: Vec<_> =
             layers.iter().map(|layer| typed(put(layer), "application/vnd.oci.image.layer.v1.tar")).collect();
         let manifest = serde_json::json!({ "schemaVersion": 2, "config": config, "layers": layers }).to_string();
+        contents
+            .insert(format!("/v2/app/manifests/sha256:{}", hex(manifest.as_bytes())), manifest.clone().into_bytes());
         contents.insert("/v2/app/manifests/1".to_owned(), manifest.into_bytes());
         let host = listener.local_addr().unwrap().to_string();
         let site = Arc::new(Site { host, contents, asked: Mutex::new(0) });
@@ -127,10 +129,16 @@ fn an_image_is_pulled_with_its_credential_and_runs() {
         world.start(&id).await.unwrap();
         assert_eq!(world.exited(&id).await.exit_code, 0);
         assert!(world.log("pulled", "app").trim_end().ends_with("pulled"), "{}", world.log("pulled", "app"));
-        // What was pulled is asked for again, and so is the credential.
-        let before = site.asked();
-        assert_eq!(pull(&world, &name, password("password")).await.unwrap(), image);
-        assert!(site.asked() > before);
+        // What was pulled is asked for again, and so is the credential; by its digest too.
+        let status = v1::ImageStatusRequest { image: spec(&name), verbose: false };
+        let digests = world.engine().image_status(status).await.unwrap().image.unwrap().repo_digests;
+        for name in digests.iter().chain([&name]) {
+            let before = site.asked();
+            assert_eq!(pull(&world, name, password("password")).await.unwrap(), image);
+            assert!(site.asked() > before);
+            assert_eq!(pull(&world, name, None).await.unwrap_err().code, Code::Unauthenticated, "{name}");
+        }
+        assert_eq!(digests.len(), 1);
         world
     });
 }
@@ -138,11 +146,12 @@ fn an_image_is_pulled_with_its_credential_and_runs() {
 #[test]
 fn what_was_imported_needs_no_registry() {
     with_world(|world| async move {
-        let image = pull(&world, NAME, None).await.unwrap();
+        let found = v1::ImageStatusRequest { image: spec(NAME), verbose: false };
+        let image = world.engine().image_status(found).await.unwrap().image.unwrap().id;
         assert!(image.starts_with("sha256:") && is_given(&world, NAME).await);
         assert_eq!(pull(&world, &image, None).await.unwrap(), image, "an id names no registry");
         assert!(is_given(&world, &image).await);
-        assert_eq!(pull(&world, "busybox:test", None).await.unwrap(), image);
+        assert!(is_given(&world, "busybox:test").await);
         // What is not there is asked for; whatever comes of it, the runtime has answered.
         let error = pull(&world, "nginx", None).await.unwrap_err();
         assert!(!error.code.leaves_outcome_unknown(), "{error}");

@@ -65,18 +65,21 @@ impl Session {
         Self { inner: Arc::new(Inner { shared, reference: reference.clone(), login, endpoints, turn }) }
     }
 
-    /// Which digest the reference has in the registry now.
+    /// Which digest the reference has in the registry now. One with a digest has that; it is asked for all the same, for
+    /// not everybody is given everything.
     ///
     /// # Errors
     /// Those of all hosts that were asked.
     pub(crate) async fn digest(&self) -> Result<Digest, RegistryError> {
-        if let Some(digest) = self.inner.reference.digest() {
-            return Ok(digest.clone());
-        }
-        let mut hosts = self.inner.hosts(Want::Tag);
+        let fixed = self.inner.reference.digest();
+        let (want, name) = match fixed {
+            Some(digest) => (Want::Content, digest.as_str()),
+            None => (Want::Tag, self.inner.tag()),
+        };
+        let mut hosts = self.inner.hosts(want);
         while let Some(endpoint) = hosts.next() {
-            match self.inner.head(endpoint, self.inner.tag()).await {
-                Ok(digest) => return Ok(digest),
+            match self.inner.head(endpoint, name).await {
+                Ok(digest) => return Ok(fixed.cloned().unwrap_or(digest)),
                 Err(error) => hosts.failed(error),
             }
         }

@@ -369,12 +369,11 @@ async fn what_an_archive_brought_waits_for_no_registry() {
     bed.fake.images.hold_pulls(true);
     let pulls = bed.begin(APP, PullPolicy::IfNotPresent);
     bed.until("one pulls", |bed| bed.fake.images.under_way().0 == 1).await;
-    let given: Vec<Work> = (0..5).map(|_| bed.begin(OTHER, PullPolicy::Always)).collect();
-    bed.until("none of the others waits", |bed| bed.fake.images.under_way().0 == 6).await;
-    bed.fake.images.hold_pulls(false);
-    for work in given {
-        assert!(is_image(&work.task.await.unwrap(), "sha256:2"));
+    for _ in 0..5 {
+        assert!(is_image(&bed.ensure(OTHER, PullPolicy::Always).await, "sha256:2"));
     }
+    assert_eq!(bed.pulls(), 1, "and the one goes on");
+    bed.fake.images.hold_pulls(false);
     assert!(is_image(&pulls.task.await.unwrap(), "sha256:1"));
 }
 
@@ -460,6 +459,26 @@ async fn an_archive_that_holds_a_private_image_gives_it_to_everybody() {
     bed.fake.images.give(image("sha256:1", &[OTHER]));
     assert!(is_image(&bed.ensure(OTHER, PullPolicy::Never).await, "sha256:1"));
     assert_eq!(failure(&bed.ensure(APP, PullPolicy::Never).await).0, "ErrImageNeverPull", "by its other name");
+}
+
+#[tokio::test]
+async fn s_b23_a_digest_opens_nothing() {
+    let bed = Bed::new(ImagesConfig::default());
+    let digest = format!("registry.example/team/app@sha256:{}", "0".repeat(64));
+    bed.fake.images.publish(image("sha256:1", &[APP]), Some("canary-1"));
+    bed.fake.images.publish(image("sha256:1", &[&digest, APP]), Some("canary-1"));
+    assert!(is_image(&bed.ensure_with(PullPolicy::IfNotPresent, ("ada", "canary-1")).await, "sha256:1"));
+    // No registry need be asked what it means.
+    bed.fake.images.give(image("sha256:1", &[&digest]));
+    for policy in [PullPolicy::IfNotPresent, PullPolicy::Always] {
+        assert_eq!(failure(&bed.ensure(&digest, policy).await).0, "ErrImagePull", "{policy:?}");
+    }
+    assert_eq!(failure(&bed.ensure(&digest, PullPolicy::Never).await).0, "ErrImageNeverPull");
+    let pulls = bed.pulls();
+    let secret = named_secret("ada", "canary-1");
+    let performed = bed.begin_with(&digest, PullPolicy::Always, vec![secret]).task.await.unwrap();
+    assert!(is_image(&performed, "sha256:1"), "{performed:?}");
+    assert_eq!(bed.pulls(), pulls, "whoever may have it needs no registry");
 }
 
 #[tokio::test]
