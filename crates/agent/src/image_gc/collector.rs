@@ -142,11 +142,17 @@ impl Collector {
     async fn collect(&mut self) -> Result<(), Failure> {
         let mut view = self.view().await?;
         let path = self.images_at().await?;
-        let before = disk::measured(self.measures.now, &path).await?;
+        let mut before = disk::measured(self.measures.now, &path).await?;
         if before.capacity_bytes == 0 {
             return Err(Failure::Capacity(path));
         }
-        let mut round = Round::new(&self.policy, &self.facts(&view), before, (self.since_ms, clock::mono_ms()));
+        let (facts, times_ms) = (self.facts(&view), (self.since_ms, clock::mono_ms()));
+        let mut round = Round::new(&self.policy, &facts, before, times_ms);
+        if round.missing_bytes(before) > 0 {
+            // What was removed lately may still count, and no image is to go for it.
+            before = disk::measured(self.measures.settled, &path).await?;
+            round = Round::new(&self.policy, &facts, before, times_ms);
+        }
         let wanted_bytes = round.missing_bytes(before);
         if wanted_bytes > 0 {
             let percent = before.used_percent();

@@ -118,6 +118,18 @@ async fn f_f01_images_go_until_there_is_room_and_none_that_is_used() {
 }
 
 #[tokio::test]
+async fn f_f01_what_was_removed_already_costs_no_image() {
+    let measures = Measures {
+        now: |_| Ok(Disk { capacity_bytes: 1_000, available_bytes: 0 }),
+        settled: |_| Ok(Disk { capacity_bytes: 1_000, available_bytes: 1_000 }),
+    };
+    let mut bed = Bed::measuring(at_once(), measures);
+    bed.add_many(0..3);
+    assert_eq!(bed.collector.round().await, Next::Regular);
+    assert!(bed.fake.images.removed().is_empty());
+}
+
+#[tokio::test]
 async fn who_may_use_an_image_is_forgotten_with_it() {
     let mut bed = Bed::new(at_once(), small_disk);
     bed.add_many(0..2);
