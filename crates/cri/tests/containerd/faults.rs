@@ -47,8 +47,9 @@ fn an_answer_that_is_lost_or_late_leaves_what_was_done() {
         assert_eq!(error.code, Code::AlreadyExists, "{error}");
 
         proxy.inject(rule("RunPodSandbox", "late", Fault::Late(Duration::from_secs(60))));
-        // Room for a slow machine: the runtime is told the limit, and takes back what it has not done by then.
-        let error = client(&socket, Duration::from_secs(20)).run_pod_sandbox(run("late")).await.unwrap_err();
+        // Room for a slow machine: the runtime is told the limit, which is 20 s for a sandbox, and takes back what it has
+        // not done by then.
+        let error = client(&socket, Duration::from_secs(10)).run_pod_sandbox(run("late")).await.unwrap_err();
         assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
 
         // The one that is late may still be under way when the client has given it up.
