@@ -68,18 +68,25 @@ impl Core {
         check(name)?;
         let reference = tagged(name);
         let action = format!("pull image {name}");
+        let silent = || {
+            let seconds = PROGRESS_WITHIN.as_secs();
+            Error::deadline_exceeded(format!("{action}: no progress within {seconds} s"))
+        };
         let options = CreateImageOptionsBuilder::new().from_image(&reference).build();
         let client = self.client().await?;
-        let mut progress = client.create_image(Some(options), None, auth.map(credentials).transpose()?).boxed();
+        let auth = auth.map(credentials).transpose()?;
+        if name.contains('@') {
+            // Of a digest that it has Docker asks no registry by itself, and would give it to everybody.
+            let asked = tokio::time::timeout(PROGRESS_WITHIN, client.inspect_registry_image(name, auth.clone())).await;
+            asked.map_err(|_| silent())?.map_err(|error| of_docker(&action, &error))?;
+        }
+        let mut progress = client.create_image(Some(options), None, auth).boxed();
         loop {
             match tokio::time::timeout(PROGRESS_WITHIN, progress.next()).await {
                 Ok(None) => break,
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(error))) => return Err(of_docker(&action, &error).into()),
-                Err(_) => {
-                    let seconds = PROGRESS_WITHIN.as_secs();
-                    return Err(Error::deadline_exceeded(format!("{action}: no progress within {seconds} s")));
-                }
+                Err(_) => return Err(silent()),
             }
         }
         let absent = || Error::internal(format!("{action}: docker pulled it and does not have it"));

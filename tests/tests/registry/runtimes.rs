@@ -1,6 +1,7 @@
 //! The same policies and credentials on every runtime, those that pull by themselves among them.
 
 use crate::{PASSWORD, WRONG_PASSWORD, app, await_waiting, docker_config, finish, label, pod, secret, sleeping, with};
+use e2e::await_some;
 use e2e::registry::{self, Access, Registry, Wire};
 use e2e::{Machine, Options, Runtime};
 use serde_json::json;
@@ -26,7 +27,8 @@ fn suite(runtime: Runtime) {
     assert_eq!(label(&machine, "always"), "first");
     assert_eq!(label(&machine, "never"), "first");
     machine.await_events("always", |events| events.contains("Successfully pulled image"));
-    registry.put("private/app:1", &app("second"));
+    let second = app("second");
+    registry.put("private/app:1", &second);
     pod(&machine, "if-not-present", &name, &policy("IfNotPresent"));
     assert_eq!(label(&machine, "if-not-present"), "first");
     pod(&machine, "moved", &name, &policy("Always"));
@@ -36,6 +38,18 @@ fn suite(runtime: Runtime) {
     let guest = |policy: &str| with(sleeping(), json!({"imagePullPolicy": policy}));
     pod(&machine, "guest", &name, &guest("IfNotPresent"));
     await_waiting(&machine, "guest", "ErrImagePull");
+    let digest = format!("{}/private/app@{}", registry.host(), second.manifest.digest);
+    for policy in ["IfNotPresent", "Always"] {
+        let name = format!("guest-{}", policy.to_lowercase());
+        pod(&machine, &name, &digest, &guest(policy));
+        await_waiting(&machine, &name, "ErrImagePull");
+    }
+    // A containerd whose caller dies while it makes a sandbox may lose that, and images are asked for beside it.
+    await_some("all sandboxes", || {
+        let waiting = machine.pods().into_iter().filter(|pod| pod["status"]["podIP"].is_null());
+        let names: Vec<_> = waiting.map(|pod| pod["metadata"]["name"].to_string()).collect();
+        if names.is_empty() { Ok(()) } else { Err(names.join(", ")) }
+    });
     machine.kill_kubelet();
     machine.start_kubelet();
     pod(&machine, "never-guest", &name, &guest("Never"));
