@@ -113,10 +113,10 @@ impl Credentials {
     /// What is known for an image, each once and in the order to be tried: the pod's Secrets, docker's
     /// configuration, credential providers. Empty where nothing is known: then it is pulled without.
     pub async fn for_image(&self, image: &str, secrets: &[Arc<PullSecret>]) -> Vec<v1::AuthConfig> {
+        let mut found = Found::default();
+        Self::own(image, secrets).into_iter().for_each(|(auth, _)| found.push(auth));
         // What is no image's name is nobody's credential's either.
         let image = &pod::image_name::normalize(image).unwrap_or_default();
-        let mut found = Found::default();
-        secrets.iter().for_each(|secret| found.add(&secret.config, image));
         let looking = async {
             // One at a time: a file system that hangs holds one thread and not all that there are.
             let mut docker = self.docker.clone().lock_owned().await;
@@ -140,11 +140,12 @@ struct Found(Vec<v1::AuthConfig>);
 
 impl Found {
     fn add(&mut self, config: &DockerConfig, image: &str) {
-        for credential in config.for_image(image) {
-            let auth = auth_config(credential);
-            if self.0.len() < TRIED_MAX && !self.0.contains(&auth) {
-                self.0.push(auth);
-            }
+        config.for_image(image).map(auth_config).for_each(|auth| self.push(auth));
+    }
+
+    fn push(&mut self, auth: v1::AuthConfig) {
+        if self.0.len() < TRIED_MAX && !self.0.contains(&auth) {
+            self.0.push(auth);
         }
     }
 }

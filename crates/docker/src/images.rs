@@ -75,7 +75,7 @@ impl Core {
         let options = CreateImageOptionsBuilder::new().from_image(&reference).build();
         let client = self.client().await?;
         let auth = auth.map(credentials).transpose()?;
-        if name.contains('@') {
+        if name.contains('@') && self.inspect_image(name).await?.is_some() {
             // Of a digest that it has Docker asks no registry by itself, and would give it to everybody.
             let asked = tokio::time::timeout(PROGRESS_WITHIN, client.inspect_registry_image(name, auth.clone())).await;
             asked.map_err(|_| silent())?.map_err(|error| of_docker(&action, &error))?;

@@ -83,6 +83,19 @@ impl Bed {
         self.begin_with(APP, pull_policy, vec![named_secret(name, password)]).task.await.unwrap()
     }
 
+    /// What comes of a container without a Secret that waits while one with these pulls the same image.
+    async fn one_after_another(&mut self, secrets: Vec<Arc<PullSecret>>) -> Performed {
+        self.fake.images.hold_pulls(true);
+        let first = self.begin_with(APP, PullPolicy::IfNotPresent, secrets);
+        self.until("the first pulls", |bed| bed.fake.images.under_way().0 == 1).await;
+        let second = self.begin(APP, PullPolicy::IfNotPresent);
+        self.next_told().await;
+        self.next_told().await;
+        self.fake.images.hold_pulls(false);
+        assert!(is_image(&first.task.await.unwrap(), "sha256:1"));
+        second.task.await.unwrap()
+    }
+
     fn pulls(&self) -> usize {
         self.fake.images.asked().len()
     }
@@ -336,15 +349,7 @@ async fn so_many_pull_at_once_as_may() {
 async fn who_waited_for_another_to_bring_the_image_does_not_pull_it_again() {
     let mut bed = Bed::new(ImagesConfig::default());
     bed.fake.images.publish(image("sha256:1", &[APP]), None);
-    bed.fake.images.hold_pulls(true);
-    let first = bed.begin(APP, PullPolicy::IfNotPresent);
-    bed.until("the first pulls", |bed| bed.fake.images.under_way().0 == 1).await;
-    let second = bed.begin(APP, PullPolicy::IfNotPresent);
-    bed.next_told().await;
-    bed.next_told().await;
-    bed.fake.images.hold_pulls(false);
-    assert!(is_image(&first.task.await.unwrap(), "sha256:1"));
-    let second = second.task.await.unwrap();
+    let second = bed.one_after_another(Vec::new()).await;
     assert!(is_image(&second, "sha256:1"), "{second:?}");
     assert!(lines(&second)[0].contains("already present on machine"), "{second:?}");
     assert_eq!(bed.fake.images.asked().len(), 1);
@@ -485,15 +490,8 @@ async fn s_b23_a_digest_opens_nothing() {
 async fn who_waited_for_another_to_bring_a_private_image_is_asked_who_he_is() {
     let mut bed = Bed::new(ImagesConfig::default());
     bed.fake.images.publish(image("sha256:1", &[APP]), Some("canary-1"));
-    bed.fake.images.hold_pulls(true);
-    let first = bed.begin_with(APP, PullPolicy::IfNotPresent, vec![named_secret("ada", "canary-1")]);
-    bed.until("the first pulls", |bed| bed.fake.images.under_way().0 == 1).await;
-    let second = bed.begin(APP, PullPolicy::IfNotPresent);
-    bed.next_told().await;
-    bed.next_told().await;
-    bed.fake.images.hold_pulls(false);
-    assert!(is_image(&first.task.await.unwrap(), "sha256:1"));
-    assert_eq!(failure(&second.task.await.unwrap()).0, "ErrImagePull");
+    let second = bed.one_after_another(vec![named_secret("ada", "canary-1")]).await;
+    assert_eq!(failure(&second).0, "ErrImagePull");
     assert_eq!(bed.pulls(), 2);
 }
 
