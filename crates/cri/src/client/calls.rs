@@ -229,7 +229,17 @@ impl Runtime for Client {
     }
 
     async fn attach(&self, request: v1::AttachRequest, terms: Terms) -> Result<ExecSession, Error> {
-        self.session(Ask::Attach(request, terms), terms.window).await
+        let v1::AttachRequest { stdin, stdout, stderr, tty, .. } = request;
+        if !(stdin && stdout && stderr && !tty) {
+            return self.session(Ask::Attach(request, terms), terms.window).await;
+        }
+        // containerd takes the end of one output for the input's, and the input's for the other output's, whose last words
+        // would be lost. Of a session without input it hears both outputs to their ends.
+        let listening = v1::AttachRequest { stdin: false, ..request.clone() };
+        let outputs = self.session(Ask::Attach(listening, terms), None).await?;
+        let typing = v1::AttachRequest { stdout: false, stderr: false, ..request };
+        let input = self.session(Ask::Attach(typing, terms), None).await?;
+        Ok(streaming::as_one(outputs, input))
     }
 
     async fn port_forward(&self, pod_sandbox_id: &str, port: u16) -> Result<Box<dyn ByteStream>, Error> {

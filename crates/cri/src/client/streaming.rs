@@ -121,6 +121,24 @@ pub(super) async fn open(
     Ok(ExecSession { stdin: stdin.map(|end| Box::new(end) as _), stdout, stderr, resize, exit })
 }
 
+/// The outputs of one session with the input of another, which lasts for as long as the first.
+pub(super) fn as_one(outputs: ExecSession, input: ExecSession) -> ExecSession {
+    let (mut ended, exit) = oneshot::channel();
+    tokio::spawn(async move {
+        let _until_then = input.exit;
+        tokio::select! {
+            outcome = outputs.exit => {
+                if let Ok(outcome) = outcome {
+                    // Whoever wanted to know may have gone.
+                    let _gone = ended.send(outcome);
+                }
+            }
+            () = ended.closed() => {}
+        }
+    });
+    ExecSession { stdin: input.stdin, exit, ..outputs }
+}
+
 /// Both ends of an output.
 fn output(wanted: bool, whose: Whose) -> (Option<Reading>, Sink) {
     let (theirs, ours): (Reading, _) = match whose {

@@ -149,12 +149,29 @@ fn a_container_is_attached_to_until_it_ends() {
         until(&mut second, "got two\n").await;
         second.stdin.as_mut().unwrap().write_all(b"end\n").await.unwrap();
         let (out, err) = tokio::join!(all(second.stdout), all(second.stderr));
-        assert_eq!(String::from_utf8_lossy(&out), "got end\n");
-        // It listens to one output after the other, and may come too late for the last words of the second.
-        assert!(err.chunks(4).all(|line| line == b"err\n"), "{err:?}");
+        assert_eq!((out.as_slice(), err.as_slice()), (&b"got end\n"[..], &b"err\nerr\n"[..]));
         assert_eq!(second.exit.await.unwrap(), Ok(0), "it ended, whatever its code");
         assert_eq!(world.exited(&id).await.exit_code, 7);
         world.remove(&sandbox).await;
+        world
+    });
+}
+
+/// Of a session that has the input too, containerd ends both outputs when one of them has ended.
+#[test]
+fn the_last_words_of_both_outputs_are_heard() {
+    with_each(|world| async move {
+        let last_words = async |n: usize| {
+            let script = "read line; echo out; echo err >&2";
+            let (sandbox, id) = interactive(&world, &format!("last-{n}"), script, false).await;
+            let mut session = attach(&world, &id, "ioe").await;
+            session.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+            let (out, err) = tokio::join!(all(session.stdout), all(session.stderr));
+            assert_eq!((out.as_slice(), err.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+            assert_eq!(session.exit.await.unwrap(), Ok(0));
+            world.remove(&sandbox).await;
+        };
+        futures_util::future::join_all((0..8).map(last_words)).await;
         world
     });
 }
