@@ -3,8 +3,10 @@
 use crate::daemon::Docker;
 use crate::faults::Faults;
 use crate::{Census, Daemon, Runtime, await_some, await_true, http, registry};
+use rustix::net;
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -86,9 +88,18 @@ pub(crate) fn own_groups(name: &str) -> Vec<PathBuf> {
     hierarchies.filter(real).map(|dir| dir.join(name)).collect()
 }
 
-/// Nobody listens there: not yet, or not any more.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+/// Ports that nobody has yet. All are held while they are drawn, so that no two are the same.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("its address").port())
+}
+
+/// A port of 127.0.0.1 at which nobody listens, nor ever will while the socket is held.
+pub fn closed_port() -> (OwnedFd, u16) {
+    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).expect("a socket");
+    net::bind(&socket, &SocketAddr::from((LOOPBACK, 0))).expect("a free port");
+    let bound = net::getsockname(&socket).and_then(SocketAddr::try_from).expect("its address");
+    (socket, bound.port())
 }
 
 impl Machine {
@@ -114,12 +125,13 @@ impl Machine {
         let with_daemon = Census::take(&name);
         let faulty = daemon.as_ref().filter(|_| options.faulty);
         let faults = faulty.map(|daemon| Faults::start(daemon, &dir.join("faulty.sock")));
+        let [read_only_port, healthz_port] = free_ports();
         let mut machine = Machine {
             dir,
             run_dir,
             manifests,
-            read_only_port: free_port(),
-            healthz_port: free_port(),
+            read_only_port,
+            healthz_port,
             name,
             options,
             kubelet: None,

@@ -90,7 +90,7 @@ impl Part {
         format!(
             "say() {{ echo \"{name} $1\" >> /story/told; }}\n\
              gate() {{ until [ -e /story/{name}.$1 ]; do usleep 5000; done; rm /story/{name}.$1; }}\n\
-             trap '{term}' TERM\nsay Starting\n{held}\n: > /tmp/started\nsay Started\n{runs}\nsay Exiting\nexit {}\n",
+             trap '{term}' TERM\nsay Starting\n{held}\nsay Started\n: > /tmp/started\n{runs}\nsay Exiting\nexit {}\n",
             self.code
         )
     }

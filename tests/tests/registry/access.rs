@@ -201,7 +201,9 @@ fn mirrors_one_after_the_other() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
-    let (empty, dead) = (Registry::start(Access::Anonymous, Wire::Plain), e2e::machine::free_port());
+    let empty = Registry::start(Access::Anonymous, Wire::Plain);
+    // Held to the end: nobody else begins to listen there.
+    let (_held, dead) = e2e::machine::closed_port();
     let (lacking, proxy) = (Proxy::start(&empty), Proxy::start(&registry));
     registry.put("library/app:1", &app("mirrored"));
     registry.put("cache/library/app:1", &app("prefixed"));

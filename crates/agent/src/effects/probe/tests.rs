@@ -73,16 +73,19 @@ fn broken(outcome: &Outcome) -> &str {
     }
 }
 
-/// A port of 127.0.0.1 at which nobody listens.
-fn closed_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+/// A port of 127.0.0.1 at which nobody listens, nor can while the socket is held.
+fn closed_port() -> (tokio::net::TcpSocket, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 #[tokio::test]
 async fn tcp_asks_only_for_a_connection() {
     let server = Server::start(|_| String::new()).await;
     assert_eq!(probed(json!({ "tcpSocket": { "port": server.port } })).await, healthy());
-    let port = closed_port();
+    let (_held, port) = closed_port();
     let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
     assert_eq!(probed(json!({ "tcpSocket": { "port": port } })).await, unhealthy(&refused));
     let elsewhere = json!({ "tcpSocket": { "port": server.port, "host": "127.0.0.3" } });

@@ -42,7 +42,7 @@ async fn an_error_of_the_call_is_a_failure_in_its_own_words() {
 
 #[tokio::test]
 async fn who_does_not_speak_grpc_has_failed() {
-    let port = closed_port();
+    let (_held, port) = closed_port();
     let at = format!("127.0.0.1:{port}");
     let refused = format!("error: failed to connect service at \"{at}\": dial tcp {at}: connect: connection refused");
     assert_eq!(probed(check(port)).await, unhealthy(&refused));

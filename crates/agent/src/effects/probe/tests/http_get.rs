@@ -101,7 +101,7 @@ async fn redirects_without_end_are_a_failure() {
 
 #[tokio::test]
 async fn who_does_not_listen_or_answer_has_failed() {
-    let port = closed_port();
+    let (_held, port) = closed_port();
     let at = format!("127.0.0.1:{port}");
     let refused = format!("Get \"http://{at}/healthz\": dial tcp {at}: connect: connection refused");
     assert_eq!(probed(get(port)).await, unhealthy(&refused));
