@@ -8,9 +8,50 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Whose words documents use; they say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Oci,
+    /// Schema 2 of Docker's manifests, as most of what registries keep is written.
+    Docker,
+}
+
+impl Form {
+    fn manifest(self) -> &'static str {
+        match self {
+            Form::Oci => MANIFEST,
+            Form::Docker => "application/vnd.docker.distribution.manifest.v2+json",
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Form::Oci => CONFIG,
+            Form::Docker => "application/vnd.docker.container.image.v1+json",
+        }
+    }
+
+    /// Of a layer whose type is given in OCI's words.
+    fn layer(self, media_type: &str) -> String {
+        match self {
+            Form::Oci => media_type.to_owned(),
+            Form::Docker => media_type.replace(LAYER, "application/vnd.docker.image.rootfs.diff.tar").replace('+', "."),
+        }
+    }
+
+    /// An index over manifests, by their descriptors.
+    pub fn index(self, manifests: &[Value]) -> Blob {
+        let media_type = match self {
+            Form::Oci => INDEX,
+            Form::Docker => "application/vnd.docker.distribution.manifest.list.v2+json",
+        };
+        Blob::json(media_type, &json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}))
+    }
+}
 
 /// Lower-case hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -87,21 +128,35 @@ pub struct Image {
 impl Image {
     /// Lowest layer first.
     pub fn new(layers: Vec<Arc<Packed>>) -> Image {
+        Image::in_form(Form::Oci, layers)
+    }
+
+    pub fn in_form(form: Form, layers: Vec<Arc<Packed>>) -> Image {
         let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let config = json!({
             "architecture": architecture(), "os": "linux", "created": "2024-01-01T00:00:00Z",
             "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
-        Image::with_config(Blob::json(CONFIG, &config), layers)
+        Image::of(form, Blob::json(form.config(), &config), layers)
     }
 
+    /// With a configuration that may say anything.
     pub fn with_config(config: Blob, layers: Vec<Arc<Packed>>) -> Image {
-        let descriptors: Vec<Value> = layers.iter().map(|layer| layer.blob.descriptor()).collect();
+        Image::of(Form::Oci, config, layers)
+    }
+
+    fn of(form: Form, config: Blob, layers: Vec<Arc<Packed>>) -> Image {
+        let descriptor = |layer: &Arc<Packed>| {
+            let mut descriptor = layer.blob.descriptor();
+            descriptor["mediaType"] = form.layer(&layer.blob.media_type).into();
+            descriptor
+        };
+        let layers_told: Vec<Value> = layers.iter().map(descriptor).collect();
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "config": config.descriptor(), "layers": descriptors,
+            "schemaVersion": 2, "mediaType": form.manifest(), "config": config.descriptor(), "layers": layers_told,
         });
-        Image { manifest: Blob::json(MANIFEST, &manifest), config, layers }
+        Image { manifest: Blob::json(form.manifest(), &manifest), config, layers }
     }
 
     /// The id by which runtimes know it: its configuration's digest.
@@ -152,7 +207,6 @@ pub fn write_layout<'a>(dir: &Path, images: impl IntoIterator<Item = (&'a str, &
             json!({"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name});
         manifests.push(descriptor);
     }
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
-    std::fs::write(dir.join("index.json"), index.to_string()).expect("the index");
+    std::fs::write(dir.join("index.json"), Form::Oci.index(&manifests).bytes).expect("the index");
     std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("the layout's version");
 }

@@ -3,7 +3,7 @@
 use crate::{
     app, docker_config, finish, hosts_in, label, labelled, machine, pod, refused_pull, secret, sleeping, with,
 };
-use e2e::oci::{self, Blob, Image, Packing, architecture};
+use e2e::oci::{self, Form, Image, Packing, architecture};
 use e2e::registry::{self, Access, PASSWORD, Proxy, Registry, USER, Wire, write_hosts};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,8 @@ fn a_pod_from_an_open_registry() {
     finish(machine);
 }
 
-/// Plain, gzip and zstd layers, by tag and by digest, from an index that has others' images too (S-B25).
+/// OCI's words and Docker's, plain, gzip and zstd layers, by tag and by digest, from an index that has others' images too
+/// (S-B25).
 #[test]
 fn s_b25_every_form_of_image_and_the_right_one_of_an_index() {
     if !registry::is_available() {
@@ -47,43 +48,60 @@ fn s_b25_every_form_of_image_and_the_right_one_of_an_index() {
     }
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let machine = machine(&[]);
-    for (name, packing) in [("plain", Packing::Plain), ("gzip", Packing::Gzip), ("zstd", Packing::Zstd)] {
-        registry.put(&format!("forms/{name}:1"), &Image::new(vec![oci::busybox(packing), labelled(name, packing)]));
+    let forms = [
+        ("plain", Form::Oci, Packing::Plain),
+        ("gzip", Form::Oci, Packing::Gzip),
+        ("zstd", Form::Oci, Packing::Zstd),
+        ("docker-plain", Form::Docker, Packing::Plain),
+        ("docker", Form::Docker, Packing::Gzip),
+        ("docker-zstd", Form::Docker, Packing::Zstd),
+    ];
+    for (name, form, packing) in forms {
+        let image = Image::in_form(form, vec![oci::busybox(packing), labelled(name, packing)]);
+        registry.put(&format!("forms/{name}:1"), &image);
         pod(&machine, name, &format!("{}/forms/{name}:1", registry.host()), &sleeping());
     }
-    let (ours, theirs, attestation) = (app("ours"), app("theirs"), app("attestation"));
-    for image in [&ours, &theirs, &attestation] {
-        registry.put("forms/index:part", image);
+    let mut expected: Vec<(String, String)> =
+        forms.iter().map(|(name, ..)| (name.to_string(), name.to_string())).collect();
+    for (name, form) in [("index", Form::Oci), ("list", Form::Docker)] {
+        let repository = format!("{}/forms/{name}", registry.host());
+        let theirs = put_index(&registry, name, form);
+        pod(&machine, name, &format!("{repository}:1"), &sleeping());
+        let by_digest = format!("{name}-digest");
+        pod(&machine, &by_digest, &format!("{repository}@{theirs}"), &sleeping());
+        expected.extend([(name.to_owned(), format!("{name} ours")), (by_digest, format!("{name} theirs"))]);
+        let told = refused_pull(&machine, &format!("{repository}:foreign"));
+        assert!(told.contains("s390x"), "what there is instead: {told}");
     }
+    for (name, expected) in expected {
+        assert_eq!(label(&machine, &name), expected);
+    }
+    finish(machine);
+}
+
+/// An index whose last image is for this machine, and as `foreign` one that has none; gives the digest of the image that is
+/// for another.
+fn put_index(registry: &Registry, name: &str, form: Form) -> String {
+    let image = |whose: &str| {
+        let layers = vec![oci::busybox(Packing::Gzip), labelled(&format!("{name} {whose}"), Packing::Gzip)];
+        let image = Image::in_form(form, layers);
+        registry.put(&format!("forms/{name}:{whose}"), &image);
+        image
+    };
     let entry = |image: &Image, os: &str, architecture: &str| {
         let mut descriptor = image.manifest.descriptor();
         descriptor["platform"] = json!({"os": os, "architecture": architecture});
         descriptor
     };
-    let index = Blob::json(
-        oci::INDEX,
-        &json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [
-            entry(&attestation, "unknown", "unknown"), entry(&theirs, "linux", "s390x"),
-            entry(&ours, "linux", architecture()),
-        ]}),
-    );
-    registry.put_manifest("forms/index:1", &index);
-    let foreign = Blob::json(
-        oci::INDEX,
-        &json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [entry(&theirs, "linux", "s390x")]}),
-    );
-    registry.put_manifest("forms/foreign:1", &foreign);
-    pod(&machine, "index", &format!("{}/forms/index:1", registry.host()), &sleeping());
-    let by_digest = format!("{}/forms/index@{}", registry.host(), theirs.manifest.digest);
-    pod(&machine, "digest", &by_digest, &sleeping());
-    for name in ["plain", "gzip", "zstd"] {
-        assert_eq!(label(&machine, name), name);
-    }
-    assert_eq!(label(&machine, "index"), "ours");
-    assert_eq!(label(&machine, "digest"), "theirs");
-    let told = refused_pull(&machine, &format!("{}/forms/foreign:1", registry.host()));
-    assert!(told.contains("s390x"), "what there is instead: {told}");
-    finish(machine);
+    let theirs = image("theirs");
+    let entries = [
+        entry(&image("attestation"), "unknown", "unknown"),
+        entry(&theirs, "linux", "s390x"),
+        entry(&image("ours"), "linux", architecture()),
+    ];
+    registry.put_manifest(&format!("forms/{name}:1"), &form.index(&entries));
+    registry.put_manifest(&format!("forms/{name}:foreign"), &form.index(&entries[1..2]));
+    theirs.manifest.digest
 }
 
 #[test]
