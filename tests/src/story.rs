@@ -416,33 +416,6 @@ impl Machine {
             if all { Ok(()) } else { Err(format!("{text}\nagainst {}", found["status"])) }
         });
     }
-
-    /// Takes the manifest away and watches the pod without pause until it is gone: what was last seen of it.
-    #[track_caller]
-    pub fn await_end(&self, pod: &str) -> Value {
-        self.end_play(pod);
-        self.watch_until_gone(pod)
-    }
-
-    #[track_caller]
-    pub fn await_pod_gone(&self, pod: &str) {
-        await_some(&format!("the end of pod {pod}"), || match self.pod(pod) {
-            None => Ok(()),
-            Some(found) => Err(format!("{}; log:\n{}", found["status"], self.log())),
-        });
-    }
-
-    /// Watches the pod without pause until it is gone: what was last seen of it.
-    #[track_caller]
-    pub fn watch_until_gone(&self, pod: &str) -> Value {
-        let started = std::time::Instant::now();
-        let mut last = Value::Null;
-        while let Some(seen) = self.pod(pod) {
-            assert!(started.elapsed() < crate::PATIENCE, "pod {pod} stays: {}; log:\n{}", seen["status"], self.log());
-            last = seen;
-        }
-        last
-    }
 }
 
 /// A container's status, of whichever kind it is; null while there is none.

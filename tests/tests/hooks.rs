@@ -137,7 +137,7 @@ fn should_not_continue_running_liveness_probes_for_restartable_init_containers_a
     story.starts("sidecar", 1);
     assert_eq!(story.count("sidecar Terminating"), 0, "its turn comes after the regular container's: {story:?}");
     machine.open("a", "pre-stop.end");
-    machine.watch_until_gone("a");
+    machine.await_pod_gone("a");
     machine.story("a").in_order(&["main Exiting", "sidecar Terminating"]);
     machine.finish();
 }

@@ -196,7 +196,7 @@ fn a_pull_fails_in_each_way(runtime: Runtime, pull: &str) {
     }
     machine.story("hang").starts("main", 0);
     machine.await_end("hang");
-    others.iter().for_each(|kind| drop(machine.await_end(kind)));
+    others.iter().for_each(|kind| machine.await_end(kind));
     machine.finish();
 }
 

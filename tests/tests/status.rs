@@ -398,7 +398,7 @@ fn a_stop_signal_of_the_container_is_the_one_it_gets() {
     pod(&machine, "a", &json!({"os": {"name": "linux"}, "containers": [container]}));
     machine.await_running("a", "main");
     e2e::await_true("the trap is set", || machine.try_cli(&["logs", "a"]).stdout.starts_with(b"ready"));
-    let last = machine.await_end("a");
+    let last = machine.last_of("a");
     assert_eq!(ended(&last, "main"), (0, "Completed".into()), "{last}");
     machine.finish();
 }

@@ -38,7 +38,7 @@ fn should_respect_termination_grace_period_seconds() {
     for (pod, code) in [("polite", 3), ("deaf", 137)] {
         machine.await_told(pod, "main Started", 1);
         machine.await_pod(pod, |pod| is(pod, "main", "running"));
-        let last = machine.await_end(pod);
+        let last = machine.last_of(pod);
         assert_eq!(ended(&last, "main"), (code, "Error".into()));
         assert!(last["metadata"]["deletionTimestamp"].is_string(), "{last}");
         machine.story(pod).in_order(&["main Started", "main Terminating"]);
@@ -54,7 +54,7 @@ fn should_respect_termination_grace_period_seconds_with_long_running_pre_stop_ho
     machine.play(&Play::new("a", "Always").grace(1).main(main));
     machine.await_told("a", "main Started", 1);
     machine.await_pod("a", |pod| is(pod, "main", "running"));
-    let last = machine.await_end("a");
+    let last = machine.last_of("a");
     let story = machine.story("a");
     // The hook is cut off where the grace ends, and the container still has its least time to go by itself.
     story.in_order(&["pre-stop-main Started", "main Terminating", "main Exiting"]);
@@ -105,6 +105,7 @@ fn terminate_gracefully(policy: &str) {
     machine.play(&play);
     machine.await_told("a", "main Started", 1);
     machine.await_ready("a");
+    let held = machine.hold("a");
     machine.end_play("a");
     machine.await_told("a", "main Terminating", 1);
     machine.open("a", "main.term");
@@ -112,7 +113,7 @@ fn terminate_gracefully(policy: &str) {
         machine.await_told("a", &format!("{name} Terminating"), 1);
         machine.open("a", &format!("{name}.term"));
     }
-    let last = machine.watch_until_gone("a");
+    let last = held.last();
     for name in ["init", "sidecar-2", "sidecar-3", "main"] {
         assert_eq!(ended(&last, name), (0, "Completed".into()), "{last}");
     }
@@ -196,7 +197,7 @@ fn should_not_hang_in_termination_if_terminated_during_initialization() {
     machine.play(&play.main(Part::forever("main")));
     machine.await_told("a", "init Started", 1);
     machine.await_pod("a", |pod| is(pod, "init", "running"));
-    let last = machine.await_end("a");
+    let last = machine.last_of("a");
     assert_eq!(ended(&last, "init"), (0, "Completed".into()));
     let story = machine.story("a");
     for name in SIDECARS {
@@ -218,7 +219,7 @@ fn should_terminate_restartable_init_containers_gracefully_if_there_is_a_non_sta
     machine.play(&play);
     machine.await_told("a", "sidecar-2 Starting", 1);
     machine.await_pod("a", |pod| is(pod, "sidecar-2", "running"));
-    let last = machine.await_end("a");
+    let last = machine.last_of("a");
     assert_eq!(ended(&last, "sidecar-2"), (0, "Completed".into()));
     machine.story("a").in_order(&["sidecar-2 Terminating", "sidecar-2 Exiting"]);
     machine.story("a").starts("sidecar-3", 0);
@@ -237,7 +238,7 @@ struct End {
 fn end_of(play: &Play, expected: &End) {
     let machine = machine();
     started(&machine, play);
-    let last = machine.await_end("a");
+    let last = machine.last_of("a");
     let reason = |code: i64| if code == 0 { "Completed" } else { "Error" };
     assert_eq!(ended(&last, "main"), (expected.main, reason(expected.main).to_owned()), "{last}");
     for (name, code) in SIDECARS.iter().zip(expected.sidecars) {

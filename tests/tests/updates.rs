@@ -182,7 +182,7 @@ fn not_updated_while_ending(policy: &str) {
     machine.end_play("a");
     settled(&machine);
     machine.open("a", "main.term");
-    machine.watch_until_gone("a");
+    machine.await_pod_gone("a");
     machine.story("a").starts("main", 1);
     machine.finish();
 }
@@ -255,7 +255,7 @@ fn should_not_restart_the_init_container_if_the_image_is_updated_during_terminat
     machine.end_play("a");
     settled(&machine);
     machine.open("a", "main.term");
-    machine.watch_until_gone("a");
+    machine.await_pod_gone("a");
     machine.story("a").starts("init", 1);
     machine.finish();
 }

@@ -138,7 +138,7 @@ pub(crate) fn a_site_with_everything(machine: &Machine) {
     machine.cli(&["exec", "site", "-c", "clock", "--", "rm", "/site/index.html"]);
     machine.await_pod("site", |pod| status(pod, "nginx")["restartCount"] == 1);
     machine.await_events("site", |events| events.contains("Unhealthy") && events.contains("Killing"));
-    let last = machine.await_end("site");
+    let last = machine.last_of("site");
     assert_eq!(ended(&last, "clock"), (0, "Completed".to_owned()), "{last}");
 }
 
@@ -149,12 +149,13 @@ pub(crate) fn sidecars_end_last_and_in_reverse_order(machine: &Machine) {
     machine.play(&Play::new("order", "Always").init(sidecar("side-1")).init(sidecar("side-2")).main(main).grace(180));
     machine.await_told("order", "main Started", 1).in_order(&["side-1 Started", "side-2 Started", "main Started"]);
     machine.await_ready("order");
+    let held = machine.hold("order");
     machine.end_play("order");
     for name in ["main", "side-2", "side-1"] {
         machine.await_told("order", &format!("{name} Terminating"), 1);
         machine.open("order", &format!("{name}.term"));
     }
-    let last = machine.watch_until_gone("order");
+    let last = held.last();
     assert_eq!(ended(&last, "main"), (3, "Error".to_owned()), "{last}");
     machine.story("order").in_order(&[
         "pre-stop-main Exiting",
@@ -174,7 +175,7 @@ pub(crate) fn the_grace_of_the_deaf_ends(machine: &Machine) {
     machine.play(&Play::new("deaf", "Always").grace(1).main(Part::forever("main").on_term(Term::Ignore)));
     machine.await_told("deaf", "main Started", 1);
     machine.await_pod("deaf", |pod| is(pod, "main", "running"));
-    let last = machine.await_end("deaf");
+    let last = machine.last_of("deaf");
     assert_eq!(ended(&last, "main"), (137, "Error".to_owned()), "{last}");
     assert_eq!(machine.story("deaf").count("main Terminating"), 1);
 }
