@@ -19,8 +19,11 @@ use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 /// reached for as long is said to be away.
 pub const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// Pulls take as long as registries please; a day is no sign of a runtime that hangs, and one that is slow but goes on
-/// must not make a kubelet look ill and be restarted, which would begin it anew.
+/// must not make a kubelet look ill and be restarted, which would begin it anew. So it is with a runtime that gives up by
+/// itself what gets nowhere.
 const PULL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a runtime that does not tell whether a pull gets anywhere, somebody should look at one that takes so long.
+pub const BLIND_PULL: Duration = Duration::from_secs(5 * 60);
 /// A pod's server may be slow to take a connection, on either version of IP.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -37,11 +40,19 @@ pub async fn for_pod<T>(pod: Arc<str>, work: impl Future<Output = T>) -> T {
 pub struct Watched {
     inner: Arc<dyn Runtime>,
     calls: Arc<Calls>,
+    /// What a pull may take by its nature.
+    pull: Duration,
 }
 
 impl Watched {
+    /// A runtime that gives up pulls that get nowhere.
     pub fn new(inner: Arc<dyn Runtime>) -> Self {
-        Self { inner, calls: Arc::default() }
+        Self { inner, calls: Arc::default(), pull: PULL }
+    }
+
+    /// A runtime that tells nothing of a pull before its end: one that takes longer than [`BLIND_PULL`] is said to hang.
+    pub fn new_blind(inner: Arc<dyn Runtime>) -> Self {
+        Self { pull: BLIND_PULL, ..Self::new(inner) }
     }
 
     /// The register; it may be asked at any time, also while calls hang.
@@ -121,10 +132,10 @@ impl Calls {
 
     async fn watch_pull<T>(
         &self,
-        image: Option<String>,
+        (image, nature): (Option<String>, Duration),
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let entry = self.begin("pull_image", PULL);
+        let entry = self.begin("pull_image", nature);
         self.state().pulls.extend(image.map(|image| (entry.number, image)));
         self.answer(entry, call).await
     }
@@ -228,7 +239,7 @@ macro_rules! watched {
 
             async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, Error> {
                 let image = request.image.as_ref().map(|image| image.image.clone());
-                self.calls.watch_pull(image, self.inner.pull_image(request)).await
+                self.calls.watch_pull((image, self.pull), self.inner.pull_image(request)).await
             }
 
             fn log_rotation(&self) -> LogRotation {
@@ -328,7 +339,7 @@ mod tests {
         let calls = Calls::default();
         let never = || std::future::pending::<Result<(), Error>>();
         let pulls = [Some("a:1"), Some("a:1"), Some("b:1"), None];
-        let [a, again, b, unnamed] = pulls.map(|image| calls.watch_pull(image.map(str::to_owned), never()));
+        let [a, again, b, unnamed] = pulls.map(|image| calls.watch_pull((image.map(str::to_owned), PULL), never()));
         let looking = async {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             (calls.pulls(), calls.troubles())
@@ -340,6 +351,26 @@ mod tests {
         };
         assert_eq!(outcome, (BTreeSet::from(["a:1".to_owned(), "b:1".to_owned()]), vec![]));
         assert_eq!(calls.pulls(), BTreeSet::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_of_which_nothing_is_heard_is_told_with_its_pod() {
+        let calls = Calls::default();
+        let hung = calls.watch_pull((Some("a:1".to_owned()), BLIND_PULL), std::future::pending::<Result<(), Error>>());
+        let looking = async {
+            tokio::time::sleep(BLIND_PULL).await;
+            let before = calls.troubles();
+            tokio::time::sleep(SLOW_AFTER).await;
+            (before, calls.troubles())
+        };
+        let (before, after) = tokio::select! {
+            biased;
+            _ = for_pod("default/web".into(), hung) => unreachable!("it never ends"),
+            told = looking => told,
+        };
+        let texts: Vec<String> = after.iter().map(ToString::to_string).collect();
+        assert_eq!(before, []);
+        assert_eq!(texts, ["pull_image of pod default/web has not been answered for 305 s"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,12 +20,13 @@ pub mod resolver;
 mod runtime;
 #[cfg(feature = "spdy")]
 pub mod spdy;
+pub mod settling;
 pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use error::{Code, Error};
-pub use refused::Refused;
+pub use refused::{Refused, cgroup_driver_refused};
 pub use runtime::{ByteStream, ExecSession, LogRotation, Runtime};
 
 /// The messages of CRI v1 as of Kubernetes 1.36, generated from `proto/api.proto`.

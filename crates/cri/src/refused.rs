@@ -1,6 +1,6 @@
-//! Why a request is not carried out, in the request's own words.
+//! Why a request is not carried out, in the request's own words; and why a runtime cannot be used.
 
-use crate::Error;
+use crate::{Error, v1};
 
 /// A field of a request that cannot be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,4 +20,14 @@ impl Refused {
     pub fn of(self, what: &str) -> Error {
         Error::invalid_argument(format!("{what}: {self}"))
     }
+}
+
+/// The answer of a runtime whose control groups another makes: who makes them must name them as the other reads them.
+/// `setting` tells what to write into which of its files.
+pub fn cgroup_driver_refused(version: &v1::VersionResponse, driver: &str, setting: &str) -> Error {
+    Error::failed_precondition(format!(
+        "{} {} has {driver} as its cgroup driver, and this kubelet makes control groups itself: let the runtime do the same \
+         ({setting}) and restart it",
+        version.runtime_name, version.runtime_version
+    ))
 }

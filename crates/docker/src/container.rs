@@ -121,9 +121,10 @@ impl Core {
             return Err(Error::failed_precondition(format!("container {id} was started before")));
         }
         self.link_log(&found, id).await?;
-        let (of, action) = (id.to_owned(), format!("start container {id}"));
+        let of = id.to_owned();
         let start = |docker: bollard::Docker| async move { docker.start_container(&of, None).await };
-        match self.call(&action, start).await {
+        // Without its id: the same refusal again, of the next attempt, is the same text and so one event.
+        match self.call("start container", start).await {
             Err(failed) if failed.status == Some(NOT_FOUND) && self.inspect_container(id).await?.is_some() => {
                 // Docker's answer to a program that is not there.
                 Err(Error::internal(failed.error.message))

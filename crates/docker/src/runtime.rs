@@ -16,6 +16,7 @@ use crate::{Config, facts, labels, status};
 const NETWORK: &str = "bridge";
 /// What the pods' control groups are named for.
 const CGROUP_DRIVER: &str = "cgroupfs";
+const CGROUP_SETTING: &str = "docker: \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in its daemon.json";
 
 /// The Docker Engine. Dropping it ends nothing that runs.
 pub struct Docker {
@@ -34,28 +35,34 @@ fn condition(kind: &str, fault: Option<(&str, String)>) -> v1::RuntimeCondition 
     v1::RuntimeCondition { r#type: kind.to_owned(), status: fault.is_none(), reason: reason.to_owned(), message }
 }
 
+/// Whether the daemon makes control groups as the kubelet names them.
+fn fits(version: &v1::VersionResponse, driver: &str) -> Result<(), Error> {
+    match driver {
+        CGROUP_DRIVER => Ok(()),
+        other => Err(cri::cgroup_driver_refused(version, other, CGROUP_SETTING)),
+    }
+}
+
 #[async_trait]
 impl Runtime for Docker {
+    /// Answers once the daemon is known to fit: it makes control groups by path.
     async fn version(&self, _: v1::VersionRequest) -> Result<v1::VersionResponse, Error> {
-        let version = self.core.call("ask for the version", |docker| async move { docker.version().await }).await?;
-        Ok(v1::VersionResponse {
+        let asked = self.core.call("ask what docker is", |docker| async move {
+            let spoken = docker.client_version();
+            Ok((docker.info().await?, spoken))
+        });
+        let (info, spoken) = asked.await?;
+        let version = v1::VersionResponse {
             version: "0.1.0".to_owned(),
             runtime_name: "docker".to_owned(),
-            runtime_version: version.version.unwrap_or_default(),
-            runtime_api_version: version.api_version.unwrap_or_default(),
-        })
+            runtime_version: info.server_version.unwrap_or_default(),
+            runtime_api_version: format!("{}.{}", spoken.major_version, spoken.minor_version),
+        };
+        fits(&version, &info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default())?;
+        Ok(version)
     }
 
     async fn status(&self, _: v1::StatusRequest) -> Result<v1::StatusResponse, Error> {
-        let info = self.core.call("ask for the status", |docker| async move { docker.info().await }).await?;
-        let driver = info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default();
-        let other_driver = (driver != CGROUP_DRIVER).then(|| {
-            let text = format!(
-                "docker's cgroup driver is {driver:?}, expected {CGROUP_DRIVER:?}: set \"exec-opts\": \
-                 [\"native.cgroupdriver={CGROUP_DRIVER}\"] in docker's daemon.json and restart it"
-            );
-            ("CgroupDriverNotSupported", text)
-        });
         let network =
             self.core.call("inspect the network", |docker| async move { docker.inspect_network(NETWORK, None).await });
         let no_network = match network.await {
@@ -65,7 +72,8 @@ impl Runtime for Docker {
             }
             Err(failed) => return Err(failed.into()),
         };
-        let conditions = vec![condition("RuntimeReady", other_driver), condition("NetworkReady", no_network)];
+        // A daemon that answers is ready.
+        let conditions = vec![condition("RuntimeReady", None), condition("NetworkReady", no_network)];
         let status = v1::RuntimeStatus { conditions };
         Ok(v1::StatusResponse { status: Some(status), ..Default::default() })
     }

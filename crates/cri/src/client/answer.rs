@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::{Response, Status, TimeoutExpired};
 
-use crate::{Code, Error, v1};
+use crate::{Code, Error, cgroup_driver_refused, v1};
 
 /// Waits for a call's answer, but not for ever.
 pub(super) async fn within<T>(
@@ -58,17 +58,30 @@ pub(super) fn spoken(answer: Result<v1::VersionResponse, Error>) -> Result<v1::V
     })
 }
 
-/// Who makes control groups must name them as the other reads them.
-pub(super) fn fits(version: &v1::VersionResponse, config: v1::RuntimeConfigResponse) -> Result<(), Error> {
-    let Some(linux) = config.linux else { return Ok(()) };
-    match linux.cgroup_driver() {
+const CGROUP_SETTINGS: &str = "containerd: SystemdCgroup = false in the options of its runc runtime, CRI-O: cgroup_manager = \
+                               \"cgroupfs\"";
+
+/// Whether the runtime makes control groups as this kubelet does.
+pub(super) fn fits(version: &v1::VersionResponse, driver: v1::CgroupDriver) -> Result<(), Error> {
+    match driver {
         v1::CgroupDriver::Cgroupfs => Ok(()),
-        v1::CgroupDriver::Systemd => Err(Error::failed_precondition(format!(
-            "{} {} has systemd as its cgroup driver, and this kubelet makes control groups itself: let the runtime do the \
-             same (containerd: SystemdCgroup = false in the options of its runc runtime, CRI-O: cgroup_manager = \
-             \"cgroupfs\") and restart it",
-            version.runtime_name, version.runtime_version
-        ))),
+        v1::CgroupDriver::Systemd => Err(cgroup_driver_refused(version, "systemd", CGROUP_SETTINGS)),
+    }
+}
+
+/// What a runtime tells of its driver; one that tells nothing makes control groups by path.
+pub(super) fn driver_told(config: &v1::RuntimeConfigResponse) -> v1::CgroupDriver {
+    config.linux.as_ref().map_or(v1::CgroupDriver::Cgroupfs, v1::LinuxRuntimeConfiguration::cgroup_driver)
+}
+
+/// containerd before 2.0 has no call for it, and shows it in its configuration, as that of the runtime that it uses.
+pub(super) fn driver_shown(status: &v1::StatusResponse) -> v1::CgroupDriver {
+    let config = status.info.get("config").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let containerd = config.as_ref().map_or(&serde_json::Value::Null, |config| &config["containerd"]);
+    let used = containerd["defaultRuntimeName"].as_str().unwrap_or("runc");
+    match containerd["runtimes"][used]["options"]["SystemdCgroup"] == serde_json::Value::Bool(true) {
+        true => v1::CgroupDriver::Systemd,
+        false => v1::CgroupDriver::Cgroupfs,
     }
 }
 
@@ -126,17 +139,40 @@ mod tests {
     #[test]
     fn a_runtime_that_does_not_fit_is_told_what_to_do() {
         let version = v1::VersionResponse { runtime_name: "containerd".into(), ..Default::default() };
-        let config = |driver: v1::CgroupDriver| v1::RuntimeConfigResponse {
+        let told = |driver: v1::CgroupDriver| v1::RuntimeConfigResponse {
             linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver as i32 }),
         };
-        assert_eq!(fits(&version, config(v1::CgroupDriver::Cgroupfs)), Ok(()));
-        assert_eq!(fits(&version, v1::RuntimeConfigResponse::default()), Ok(()));
-        let refused = fits(&version, config(v1::CgroupDriver::Systemd)).unwrap_err();
+        assert_eq!(fits(&version, driver_told(&told(v1::CgroupDriver::Cgroupfs))), Ok(()));
+        assert_eq!(fits(&version, driver_told(&v1::RuntimeConfigResponse::default())), Ok(()));
+        let refused = fits(&version, driver_told(&told(v1::CgroupDriver::Systemd))).unwrap_err();
         assert_eq!(refused.code, Code::FailedPrecondition);
         assert!(refused.message.contains("SystemdCgroup = false"), "{refused}");
         let old = spoken(Err(Error::unimplemented("unknown service runtime.v1.RuntimeService"))).unwrap_err();
         assert!(old.code == Code::FailedPrecondition && old.message.contains("CRI v1"), "{old}");
         assert_eq!(spoken(Err(Error::unavailable("x"))).unwrap_err().code, Code::Unavailable);
+    }
+
+    #[test]
+    fn a_runtime_without_the_call_shows_its_driver_in_its_configuration() {
+        use v1::CgroupDriver::{Cgroupfs, Systemd};
+        let shown = |config: &str| {
+            let info = [("config".to_owned(), config.to_owned())].into();
+            driver_shown(&v1::StatusResponse { info, ..Default::default() })
+        };
+        let config = |used: &str| {
+            format!(
+                r#"{{"containerd": {{"defaultRuntimeName": "{used}", "runtimes":
+                {{"runc": {{"options": {{"SystemdCgroup": false}}}}, "other": {{"options": {{"SystemdCgroup": true}}}},
+                "bare": {{"options": null}}}}}}}}"#
+            )
+        };
+        for (used, driver) in [("runc", Cgroupfs), ("other", Systemd), ("bare", Cgroupfs), ("absent", Cgroupfs)] {
+            assert_eq!(shown(&config(used)), driver, "{used}");
+        }
+        for other in ["", "{}", "[1]", "cgroup_manager = \"systemd\"", r#"{"containerd": 1}"#] {
+            assert_eq!(shown(other), Cgroupfs, "{other}");
+        }
+        assert_eq!(driver_shown(&v1::StatusResponse::default()), Cgroupfs);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Status, Streaming};
 
 use super::Client;
-use super::answer::{ended, error_of, fits, reserved, spoken, within};
+use super::answer::{driver_shown, driver_told, ended, error_of, fits, reserved, spoken, within};
 use super::streaming::{self, OpenError, Transport, Wanted, Whose};
 use crate::attach::Terms;
 use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
@@ -124,12 +124,14 @@ impl Runtime for Client {
     /// Answers once the runtime is known to fit: it speaks version 1 of the protocol, and names control groups by path.
     async fn version(&self, request: v1::VersionRequest) -> Result<v1::VersionResponse, Error> {
         let version = spoken(call!(self.runtime.version(request)))?;
-        // Runtimes older than the call are told by their own configuration.
-        match call!(self.runtime.runtime_config(v1::RuntimeConfigRequest {})) {
-            Ok(config) => fits(&version, config)?,
-            Err(error) if error.code == Code::Unimplemented => {}
+        let driver = match call!(self.runtime.runtime_config(v1::RuntimeConfigRequest {})) {
+            Ok(config) => driver_told(&config),
+            Err(error) if error.code == Code::Unimplemented => {
+                driver_shown(&call!(self.runtime.status(v1::StatusRequest { verbose: true }))?)
+            }
             Err(error) => return Err(error),
-        }
+        };
+        fits(&version, driver)?;
         Ok(version)
     }
 

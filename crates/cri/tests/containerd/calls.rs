@@ -52,6 +52,33 @@ fn a_pod_lives_and_ends_by_the_calls_of_the_protocol() {
 }
 
 #[test]
+fn a_runtime_that_leaves_control_groups_to_systemd_is_refused_until_it_is_set_right() {
+    with_each(|world| async move {
+        let version = async || world.client.version(v1::VersionRequest::default()).await;
+        version().await.unwrap();
+        let (path, runc) =
+            (world.dir.join("config.toml"), r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc"#);
+        let usual = std::fs::read_to_string(&path).unwrap();
+        let systemd = format!(
+            "{usual}{runc}]\nruntime_type = \"io.containerd.runc.v2\"\n{runc}.options]\nSystemdCgroup = true\n"
+        );
+        for (config, refused) in [(systemd, true), (usual, false)] {
+            world.kill();
+            std::fs::write(&path, config).unwrap();
+            world.restart();
+            match version().await {
+                Ok(_) => assert!(!refused),
+                Err(error) => {
+                    assert_eq!((refused, error.code), (true, Code::FailedPrecondition), "{error}");
+                    assert!(error.message.contains("containerd: SystemdCgroup = false"), "{error}");
+                }
+            }
+        }
+        world
+    });
+}
+
+#[test]
 fn a_second_object_of_the_same_attempt_exists_already() {
     with_each(|world| async move {
         let (sandbox, _) = world.container("twice", "sleep 1000").await;

@@ -64,7 +64,7 @@ impl Daemon {
         let dir = std::env::temp_dir().join(format!("docker-{name}"));
         fs::create_dir_all(dir.join("logs")).unwrap();
         // A daemon of this machine's own must not lend its settings.
-        fs::write(dir.join("daemon.json"), "{}").unwrap();
+        fs::write(dir.join("daemon.json"), format!(r#"{{"cgroup-parent": "/{name}"}}"#)).unwrap();
         run(Command::new("ip").args(["link", "add", &name, "type", "bridge"]));
         let address = format!("10.199.{}.1/24", 224 + number % 16);
         run(Command::new("ip").args(["addr", "add", &address, "dev", &name]));
@@ -101,7 +101,6 @@ impl Daemon {
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()))
             .arg(format!("--bridge={}", self.name))
-            .arg(format!("--cgroup-parent={}", self.cgroup()))
             .args(["--iptables=false", "--ip-masq=false", "--live-restore"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -229,6 +229,31 @@ async fn a_daemon_that_is_away_is_no_failure_and_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_leaves_control_groups_to_systemd_is_refused_until_it_is_set_right() {
+    let Some(daemon) = Daemon::own() else { return };
+    let world = World::on(daemon);
+    let version = async || world.docker.version(v1::VersionRequest::default()).await;
+    version().await.unwrap();
+    let usual = std::fs::read_to_string(world.daemon.dir.join("daemon.json")).unwrap();
+    let systemd = r#"{"exec-opts": ["native.cgroupdriver=systemd"]}"#;
+    for (settings, refused) in [(systemd, true), (usual.as_str(), false)] {
+        world.daemon.end(rustix::process::Signal::TERM);
+        assert_eq!(version().await.unwrap_err().code, Code::Unavailable);
+        std::fs::write(world.daemon.dir.join("daemon.json"), settings).unwrap();
+        world.daemon.start();
+        match version().await {
+            Ok(_) => assert!(!refused),
+            Err(error) => {
+                assert_eq!((refused, error.code), (true, Code::FailedPrecondition), "{error}");
+                for text in ["has systemd as its cgroup driver", "native.cgroupdriver=cgroupfs", "daemon.json"] {
+                    assert!(error.message.contains(text), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_daemon_says_what_it_is() {
     let Some(world) = World::new() else { return };
     let version = world.docker.version(v1::VersionRequest::default()).await.unwrap();
