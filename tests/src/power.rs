@@ -25,6 +25,12 @@ impl Machine {
         std::fs::remove_dir_all(record.unwrap_or_else(|| panic!("no record of {id}"))).expect("removed");
     }
 
+    /// Whether a record that outlives a boot lies whole in this directory beneath the root directory; one being written has another ending.
+    pub fn has_record(&self, dir: &str) -> bool {
+        let files = std::fs::read_dir(self.dir.join("root").join(dir)).into_iter().flatten().flatten();
+        files.map(|file| file.path()).any(|path| path.extension().is_some_and(|ending| ending == "json"))
+    }
+
     /// Kills the kubelet, the shims and with them all containers; unmounts and removes what they held.
     pub(crate) fn power_cut(&mut self) {
         self.kill_if_running();

@@ -131,6 +131,8 @@ impl Stage<'_> {
             Step::Gone => {
                 let gone = self.patiently(|stage| stage.machine.pod(POD).is_none());
                 assert!(gone, "the pod stays; {}", self.state());
+                // The last line may have been told since the last look.
+                self.watch();
                 self.end_runs(|_| true);
             }
         }

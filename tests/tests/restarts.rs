@@ -177,7 +177,7 @@ fn should_restart_regular_containers_when_sidecar_with_startup_probe_is_running_
 fn around_a_sidecar() -> Play {
     Play::new("a", "Always")
         .init(Part::brief("init-1", 0))
-        .init(Part::forever("sidecar-2").sidecar())
+        .init(Part::forever("sidecar-2").sidecar().field("startupProbe", once_started()))
         .init(Part::brief("init-3", 0))
         .main(Part::forever("main"))
         .lasting()

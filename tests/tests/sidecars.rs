@@ -1,7 +1,7 @@
 //! Sidecars (init containers of restart policy `Always`): their order among init containers, their restarts, and what
 //! they do to the pod's end.
 
-use e2e::story::{condition, ended, is, once_started, restarts, status, waits_for};
+use e2e::story::{condition, ended, is, once_started, probe, restarts, status, waits_for};
 use e2e::{Machine, Options, Part, Play, Story, Term};
 use serde_json::{Value, json};
 
@@ -15,17 +15,17 @@ fn serially() -> Story {
     let play = Play::new("a", "Never")
         .init(Part::brief("init-1", 0))
         .init(Part::forever("sidecar-1").sidecar())
-        .init(Part::brief("init-2", 0))
+        .init(Part::gated("init-2", 0))
         .init(Part::forever("sidecar-2").sidecar())
         .init(Part::gated("init-3", 0))
         .main(Part::gated("main", 0));
     machine.play(&play);
     // A sidecar counts as started when it runs: only what waits for a gate surely overlaps with it.
-    for sidecar in ["sidecar-1", "sidecar-2"] {
+    for (sidecar, init) in [("sidecar-1", "init-2"), ("sidecar-2", "init-3")] {
         machine.await_told("a", &format!("{sidecar} Started"), 1);
+        machine.await_told("a", &format!("{init} Started"), 1);
+        machine.open("a", &format!("{init}.end"));
     }
-    machine.await_told("a", "init-3 Started", 1);
-    machine.open("a", "init-3.end");
     machine.await_told("a", "main Started", 1);
     machine.open("a", "main.end");
     let pod = machine.await_phase("a", "Succeeded");
@@ -438,15 +438,16 @@ fn should_launch_restartable_init_containers_serially_considering_the_startup_pr
 #[test]
 fn should_continue_probing_and_allow_regular_container_to_start_after_the_restartable_init_container_recovers() {
     let machine = machine();
-    // The first run ends with an error before its startup probe has passed; the second one stays.
-    let sidecar = Part::gated("sidecar", 1).held().sidecar().field("startupProbe", once_started());
+    // The first run ends with an error while its startup probe says no; then it says yes of the second, which stays.
+    let mut healthy = probe(json!({"exec": {"command": ["test", "-e", "/story/healthy"]}}));
+    healthy["failureThreshold"] = json!(100);
+    let sidecar = Part::gated("sidecar", 1).sidecar().field("startupProbe", healthy);
     machine
         .play(&Play::new("a", "Never").init(sidecar).main(Part::forever("main").field("startupProbe", once_started())));
-    machine.await_told("a", "sidecar Starting", 1);
+    machine.await_told("a", "sidecar Started", 1);
     machine.open("a", "sidecar.end");
-    machine.open("a", "sidecar.start");
-    machine.await_told("a", "sidecar Starting", 2);
-    machine.open("a", "sidecar.start");
+    machine.await_told("a", "sidecar Started", 2).starts("main", 0);
+    machine.open("a", "healthy");
     let story = machine.await_told("a", "main Started", 1);
     assert!(story.last("sidecar Started") < story.first("main Starting"), "{story:?}");
     let pod = machine.await_ready("a");

@@ -14,8 +14,7 @@ fn rule_13_a_manifest_that_turns_bad_keeps_its_last_good_pod_running() {
     let before = machine.await_running("a", "main");
     let pids = machine.container_pids();
     // Off the start path, the good version is stored a second later at most; from then on it outlives a crash.
-    let stored = || std::fs::read_dir(machine.dir.join("root/sources")).is_ok_and(|mut files| files.next().is_some());
-    await_true("the good version is stored", stored);
+    await_true("the good version is stored", || machine.has_record("sources"));
     machine.drop_manifest("a.yaml", &sleeper("a").replace("image:", "imgae:"));
     let ps = await_some("the error is seen", || {
         let ps = machine.cli(&["ps"]);

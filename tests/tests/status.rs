@@ -1,7 +1,7 @@
 //! What `/pods`, `kubelet events` and `kubelet describe` say of pods and containers.
 
 use e2e::story::{condition, ended, is, once_started, restarts, status, waits_for};
-use e2e::{Machine, Options, Part, Play, manifests};
+use e2e::{Machine, Options, Part, Play, await_true, manifests};
 use serde_json::{Value, json};
 
 fn machine() -> Machine {
@@ -197,6 +197,8 @@ fn a_finished_pod_stays_finished_over_a_restart_and_a_boot() {
     let before = machine.await_phase("a", "Succeeded");
     for boot in [false, true] {
         if boot {
+            // It is written a moment after it shows.
+            await_true("the end is on the disk", || machine.has_record("finished"));
             machine.reboot();
         } else {
             machine.kill_kubelet();
@@ -214,7 +216,7 @@ fn a_finished_pod_stays_finished_over_a_restart_and_a_boot() {
 #[test]
 fn an_active_deadline_ends_the_pod() {
     let machine = machine();
-    machine.play(&Play::new("a", "Always").field("activeDeadlineSeconds", json!(1)).main(Part::forever("main")));
+    machine.play(&Play::new("a", "Always").field("activeDeadlineSeconds", json!(8)).main(Part::forever("main")));
     machine.await_told("a", "main Exiting", 1).in_order(&["main Terminating", "main Exiting"]);
     let pod = machine.await_phase("a", "Failed");
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
@@ -340,7 +342,7 @@ fn s_m_03_processes_of_a_container_in_the_machines_pid_namespace_all_end_with_it
     let forks = "for i in 1 2 3; do sleep 1000 & done; trap 'exit 0' TERM; sleep 1000 & wait $!";
     pod(&machine, "pid", &json!({"hostPID": true, "containers": [sh("main", forks)]}));
     machine.await_running("pid", "main");
-    e2e::await_true("its processes run", || machine.container_pids().len() >= 5);
+    await_true("its processes run", || machine.container_pids().len() >= 5);
     machine.remove_manifest("pid.yaml");
     machine.await_no_pods();
     assert!(machine.container_pids().is_empty());
@@ -373,8 +375,10 @@ fn rules_restart_a_container_or_all_of_the_pod_by_its_exit_code() {
     }
     let before = machine.await_ready("all");
     machine.open("all", "main.end");
-    let story = machine.await_told("all", "other Started", 2);
-    let story = if story.count("main Started") == 2 { story } else { machine.await_told("all", "main Started", 2) };
+    for line in ["sidecar Starting", "other Started", "main Started"] {
+        machine.await_told("all", line, 2);
+    }
+    let story = machine.story("all");
     story.starts("init", 2);
     story.starts("sidecar", 2);
     assert!(story.first("other Exiting") < story.last("init Starting"), "{story:?}");
@@ -397,7 +401,7 @@ fn a_stop_signal_of_the_container_is_the_one_it_gets() {
     container["lifecycle"] = json!({"stopSignal": "SIGUSR1"});
     pod(&machine, "a", &json!({"os": {"name": "linux"}, "containers": [container]}));
     machine.await_running("a", "main");
-    e2e::await_true("the trap is set", || machine.try_cli(&["logs", "a"]).stdout.starts_with(b"ready"));
+    await_true("the trap is set", || machine.try_cli(&["logs", "a"]).stdout.starts_with(b"ready"));
     let last = machine.last_of("a");
     assert_eq!(ended(&last, "main"), (0, "Completed".into()), "{last}");
     machine.finish();
@@ -472,7 +476,7 @@ fn logs_and_exec_reach_init_containers_and_sidecars() {
     );
     machine.await_ready("a");
     for container in ["init", "sidecar", "main"] {
-        e2e::await_true("the log", || machine.cli(&["logs", "a", "-c", container]) == format!("from {container}\n"));
+        await_true("the log", || machine.cli(&["logs", "a", "-c", container]) == format!("from {container}\n"));
     }
     assert_eq!(machine.cli(&["logs", "a"]), "from main\n", "the first regular container is meant");
     assert_eq!(machine.cli(&["exec", "a", "-c", "sidecar", "--", "echo", "in"]), "in\n");

@@ -14,12 +14,13 @@ fn kill(pid: u32) {
     kill_process(pid, Signal::KILL).expect("killed");
 }
 
-/// Pid of a container's init as the host sees it: the one process of the pod with this name.
+/// Pid of a container's init as the host sees it.
 fn pid_of(machine: &Machine, name: &str) -> u32 {
     await_some(&format!("a process {name}"), || {
         let named =
             |pid: &&u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-        machine.container_pids().iter().find(named).copied().ok_or_else(|| format!("{:?}", machine.container_pids()))
+        let inits = machine.init_pids();
+        inits.iter().find(named).copied().ok_or_else(|| format!("{inits:?}"))
     })
 }
 
@@ -96,7 +97,7 @@ fn one_network_and_volume(machine: &Machine, ip: std::net::IpAddr) {
         |script: &str| machine.cli(&["exec", "nginx", "-c", "log-truncator", "--", "/bin/sh", "-c", script]);
     for namespace in ["net", "ipc", "uts"] {
         let link = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/{namespace}")).expect("a namespace");
-        let pids = machine.container_pids();
+        let pids = machine.init_pids();
         let first = link(pids[0]);
         assert!(pids.iter().all(|pid| link(*pid) == first), "one {namespace} namespace");
         assert_ne!(first, std::fs::read_link(format!("/proc/self/ns/{namespace}")).expect("ours"));
