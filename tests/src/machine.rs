@@ -195,7 +195,8 @@ impl Machine {
     pub fn start_kubelet(&mut self) {
         assert!(self.kubelet.is_none(), "one kubelet at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log");
-        let number: u32 = self.name.bytes().map(u32::from).sum();
+        // One of 2,500 networks, as suites may run beside each other.
+        let number = self.name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let mut command = Command::new(kubelet_binary());
         if self.options.manifests {
             command.arg(format!("--config={}", self.manifests.display()));
@@ -207,7 +208,7 @@ impl Machine {
             .arg(format!("--read-only-port={}", self.read_only_port))
             .arg(format!("--healthz-port={}", self.healthz_port))
             .arg(format!("--pod-bridge={}", self.bridge()))
-            .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number % 250))
+            .arg(format!("--pod-cidr=10.19{}.{}.0/24", number % 10, number / 10 % 250))
             .arg(format!("--cgroup-root=/{}", self.name))
             .arg("--hostname-override=node-1")
             .args(self.threshold_flag())

@@ -128,6 +128,7 @@ fn should_not_continue_running_liveness_probes_for_restartable_init_containers_a
     let main = Part::forever("main").field("lifecycle", hooks(None, Some(tells("pre-stop", Then::Gate(0)))));
     machine.play(&Play::new("a", "Always").init(sidecar).main(main));
     machine.await_ready("a");
+    machine.await_told("a", "main Started", 1);
     machine.await_told("a", "liveness Exiting", 1);
     machine.end_play("a");
     let begun = machine.await_told("a", "pre-stop Started", 1);
