@@ -48,6 +48,8 @@ struct State {
     passed_bytes: u64,
     /// Where all bodies stop, together.
     limit_bytes: Option<u64>,
+    /// How often all bodies were cut off.
+    cuts: u64,
     demands_token: bool,
 }
 
@@ -100,11 +102,19 @@ impl Proxy {
         self.shared.state().demands_token = true;
     }
 
-    /// All bodies stop when so many bytes in all, from now on, have passed.
+    /// All bodies stop when so many bytes in all, from now on, have passed; those that have stopped go on until then.
     pub fn stop_after(&self, bytes: u64) {
         let mut state = self.shared.state();
         state.passed_bytes = 0;
         state.limit_bytes = Some(bytes);
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// All bodies that are under way end where they are: who asked for them is gone, and they count no more.
+    pub fn cut(&self) {
+        self.shared.state().cuts += 1;
+        self.shared.changed.notify_all();
     }
 
     /// Waits until bodies have stopped where [`Proxy::stop_after`] said, or so many bytes have passed.
@@ -259,6 +269,7 @@ impl Shared {
         let mut corrupt = fault == Some(&Fault::Corrupt);
         let mut buffer = vec![0; 32 << 10];
         let mut given = 0_u64;
+        let cuts = self.state().cuts;
         loop {
             if given >= closes {
                 return Ok(());
@@ -277,7 +288,8 @@ impl Shared {
             }
             let mut left = &buffer[..read];
             while !left.is_empty() {
-                let (now, later) = left.split_at(self.allowance(left.len()));
+                let Some(allowed) = self.allowance(left.len(), cuts) else { return Ok(()) };
+                let (now, later) = left.split_at(allowed);
                 to.write_all(now)?;
                 self.count(now.len());
                 left = later;
@@ -286,12 +298,13 @@ impl Shared {
         }
     }
 
-    /// How many of these bytes may pass now; waits until it is one at least.
-    fn allowance(&self, wanted: usize) -> usize {
-        self.wait(|state| state.limit_bytes.is_some_and(|limit| state.passed_bytes >= limit));
+    /// How many of these bytes may pass now; waits until it is one at least. None for a body from before a cut.
+    fn allowance(&self, wanted: usize, cuts: u64) -> Option<usize> {
+        let full = |state: &State| state.limit_bytes.is_some_and(|limit| state.passed_bytes >= limit);
+        self.wait(|state| state.cuts == cuts && full(state));
         let state = self.state();
         let left = state.limit_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(state.passed_bytes).max(1));
-        usize::try_from(left).unwrap_or(usize::MAX).min(wanted)
+        (state.cuts == cuts).then_some(usize::try_from(left).unwrap_or(usize::MAX).min(wanted))
     }
 
     fn count(&self, bytes: usize) {
