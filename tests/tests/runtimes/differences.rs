@@ -8,11 +8,16 @@ pub(crate) enum Difference {
     ExecTellsOnOutput,
     /// The containers of a pod have host names of their own, which are the same: Docker joins no UTS namespaces.
     OwnHostnames,
+    /// A registry that cannot be reached is told as an error like others: only our store says why it has no image.
+    UnreachableIsErrImagePull,
 }
 
 /// The table of ARCHITECTURE.md, as far as it shows from outside.
-pub(crate) const DIFFERENCES: [(Difference, &[Runtime]); 2] =
-    [(Difference::ExecTellsOnOutput, &[Runtime::Docker]), (Difference::OwnHostnames, &[Runtime::Docker])];
+pub(crate) const DIFFERENCES: [(Difference, &[Runtime]); 3] = [
+    (Difference::ExecTellsOnOutput, &[Runtime::Docker]),
+    (Difference::OwnHostnames, &[Runtime::Docker]),
+    (Difference::UnreachableIsErrImagePull, &[Runtime::Docker, Runtime::Containerd, Runtime::ContainerdSid]),
+];
 
 pub(crate) fn differs(machine: &Machine, what: Difference) -> bool {
     DIFFERENCES.iter().any(|(difference, runtimes)| *difference == what && runtimes.contains(&machine.runtime()))

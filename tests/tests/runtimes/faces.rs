@@ -23,7 +23,7 @@ pub(crate) fn statuses_have_one_form(machine: &Machine) {
 }
 
 /// Puts words for what is another one each time.
-fn normalise(runtime: Runtime, key: &str, value: &mut Value) {
+pub(crate) fn normalise(runtime: Runtime, key: &str, value: &mut Value) {
     match value {
         Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| normalise(runtime, key, value)),
         Value::Array(items) => items.iter_mut().for_each(|item| normalise(runtime, key, item)),

@@ -80,4 +80,22 @@ fn commands(machine: &Machine, docker: &Docker) {
         assert_eq!(container["Config"]["Labels"]["io.kubernetes.pod.name"], "nginx-node-1");
     }
     truncated(machine, || docker.run(&["exec", named("nginx"), "cat", "/var/log/nginx/access.log"]));
+    // nginx keeps its standard error to itself: in its own log.
+    for (name, out, err) in [("nginx", "served\n", ""), ("log-truncator", "truncated\n", "nothing there\n")] {
+        let script = format!("printf '{out}' > /proc/1/fd/1; printf '{err}' > /proc/1/fd/2");
+        docker.run(&["exec", named(name), "/bin/sh", "-c", &script]);
+        logged(machine, docker, (name, named(name), out, err));
+    }
+}
+
+/// What a container told on its outputs is shown by both clients, by Docker's each in its stream.
+fn logged(machine: &Machine, docker: &Docker, (name, container, out, err): (&str, &str, &str, &str)) {
+    await_some(&format!("what {name} said, in docker logs as in kubelet logs"), || {
+        let ours = machine.cli(&["logs", "nginx", "-c", name]);
+        let theirs = docker.client().args(["logs", container]).output().expect("docker logs");
+        // Docker reads the two streams side by side: which comes first is nobody's to say.
+        let both = ours == format!("{out}{err}") || ours == format!("{err}{out}");
+        let apart = theirs.stdout == out.as_bytes() && theirs.stderr == err.as_bytes();
+        if both && apart { Ok(()) } else { Err(format!("{theirs:?}; ours {ours:?}")) }
+    });
 }
