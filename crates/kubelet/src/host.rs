@@ -2,6 +2,7 @@
 
 use crate::images::Images;
 use crate::log::LogOutput;
+use crate::readiness::Readiness;
 use crate::stats::{self, Rates};
 use agent::credentials::Credentials;
 use agent::{AgentHandle, ContainerView, PodView, PruneError, RunState};
@@ -38,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) runtime: Arc<dyn Runtime>,
     /// What the runtime is being asked.
     pub(crate) calls: Arc<Calls>,
+    /// What it says of itself.
+    pub(crate) readiness: Arc<Readiness>,
     pub(crate) images: Images,
     pub(crate) node_name: String,
     pub(crate) rates: Rates,
@@ -50,7 +53,9 @@ pub(crate) struct Host {
 
 impl Host {
     fn runtime_health(&self) -> Result<(), String> {
-        let troubles: Vec<String> = self.calls.troubles().iter().take(TROUBLES).map(ToString::to_string).collect();
+        let calls = self.calls.troubles();
+        let troubles = self.readiness.trouble().into_iter().chain(calls.iter().map(ToString::to_string));
+        let troubles: Vec<String> = troubles.take(TROUBLES).collect();
         if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
     }
 

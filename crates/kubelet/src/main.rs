@@ -8,6 +8,7 @@ mod duration;
 mod host;
 mod images;
 mod log;
+mod readiness;
 mod run;
 mod runtime;
 mod stats;

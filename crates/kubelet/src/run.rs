@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::log::{self, LogOutput};
 use crate::runtime::{self, Opened};
+use crate::readiness::{self, Readiness};
 use crate::stats::Rates;
 use agent::credentials::{Credentials, CredentialsConfig};
 use agent::{AgentConfig, AgentHandle, DnsConfig, ImagesConfig, SourceConfig};
@@ -74,10 +75,15 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
         tasks.spawn(watch_images(Arc::clone(store), config.root_dir.join("images"), agent.clone(), stop.clone()));
     }
     let host = Arc::new(Host {
+    let readiness = Arc::new(Readiness::default());
+    if embedded.is_none() {
+        tasks.spawn(readiness::look_after(Arc::clone(&runtime), Arc::clone(&readiness), stop.clone()));
+    }
         agent: agent.clone(),
         runtime,
         calls,
         images,
+        readiness,
         node_name: config.node_name.clone(),
         rates: Rates::default(),
         credentials,
