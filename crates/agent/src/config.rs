@@ -59,6 +59,9 @@ pub struct ImagesConfig {
     pub qps: u32,
     /// Pulls that may begin at once after a calm; means nothing where `qps` is 0.
     pub burst: u32,
+    /// A pull that takes longer gives its turn to the next, and goes on: for a runtime that does not tell whether its pulls
+    /// get anywhere. None where the runtime itself gives up those that do not.
+    pub turn_within: Option<Duration>,
     /// Who the kubelet is to registries.
     pub credentials: Arc<Credentials>,
     /// Of which images that are here already it is asked whether a pod may use them.
@@ -73,6 +76,7 @@ impl Default for ImagesConfig {
             max_parallel: None,
             qps: 5,
             burst: 10,
+            turn_within: None,
             credentials: Arc::default(),
             verification: Verification::default(),
             gc: ImageGcConfig::default(),

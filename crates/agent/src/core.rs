@@ -188,6 +188,12 @@ impl Agent {
         self.listens
     }
 
+    /// Whose UID it is; none of a pod that nobody wants and the runtime has told nothing of.
+    pub(crate) fn key_of(&self, uid: &str) -> Option<&PodKey> {
+        let entry = self.entries.get(uid).map(|entry| &entry.key).filter(|key| !key.name.is_empty());
+        entry.or_else(|| self.unclaimed.get(uid).map(|known| &known.pod.key)).or_else(|| self.unseen.get(uid))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.unclaimed.is_empty() && self.unseen.is_empty()
     }

@@ -140,9 +140,9 @@ pub(crate) async fn perform(world: Arc<World>, job: Job, teller: Teller) -> Perf
     let limit = time_limit(&job, world.call_within);
     let cancel = job.cancel.clone();
     let cancellable = is_cancellable(&job.effect);
-    let pod = format!("{}/{}", job.key.namespace, job.key.name);
+    let pod = observe::name_of(&job.key);
     // On the heap: messages of the protocol make it 16 kB, and there is one for each effect under way.
-    let work = Box::pin(cri::calls::for_pod(pod.into(), carry_out(world.clone(), job, teller)));
+    let work = Box::pin(cri::calls::for_pod(pod, carry_out(world.clone(), job, teller)));
     let mut within = pin!(async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| outcome(Outcome::Unknown)),

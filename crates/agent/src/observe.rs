@@ -1,6 +1,7 @@
 //! From the runtime's words to what a machine understands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::messages::Messages;
 use cri::keys::{self, PodKey};
@@ -54,22 +55,36 @@ pub fn digest_of(pod: &ObservedPod) -> Digest {
     sandboxes.chain(containers).collect()
 }
 
+/// What two cheap listings tell of every pod of a kubelet, by UID.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) pods: BTreeMap<String, Digest>,
+    /// As health and the log call them: `namespace/name`.
+    pub(crate) names: BTreeMap<String, Arc<str>>,
+}
+
+/// How calls for a pod are told: `namespace/name`.
+pub(crate) fn name_of(key: &PodKey) -> Arc<str> {
+    format!("{}/{}", key.namespace, key.name).into()
+}
+
 /// Every pod of a kubelet, by two listings.
 ///
 /// # Errors
 /// The runtime's.
-pub(crate) async fn list(runtime: &dyn Runtime) -> Result<BTreeMap<String, Digest>, cri::Error> {
+pub(crate) async fn list(runtime: &dyn Runtime) -> Result<Listing, cri::Error> {
     let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
     let containers = runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
-    let mut pods: BTreeMap<String, Digest> = BTreeMap::new();
+    let mut listing = Listing::default();
     let states = sandboxes.into_iter().map(|s| (PodKey::from_labels(&s.labels), s.id, sandbox_state(s.state) as i32));
     let of_containers =
         containers.into_iter().map(|c| (PodKey::from_labels(&c.labels), c.id, container_state(c.state) as i32));
     for (key, id, state) in states.chain(of_containers) {
         let Some(key) = key else { continue };
-        pods.entry(key.uid).or_default().insert(id, state);
+        listing.names.insert(key.uid.clone(), name_of(&key));
+        listing.pods.entry(key.uid).or_default().insert(id, state);
     }
-    Ok(pods)
+    Ok(listing)
 }
 
 /// Whom the runtime has, by two listings.

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::effects::World;
 use crate::effects::teardown::component;
+use crate::observe;
 
 /// Between two looks at the logs' sizes.
 const EVERY: Duration = Duration::from_secs(10);
@@ -84,7 +85,8 @@ async fn round(world: &Arc<World>, failing: BTreeSet<String>) -> BTreeSet<String
 #[derive(Debug)]
 struct Log {
     id: String,
-    uid: String,
+    /// As health calls it.
+    pod: Arc<str>,
     /// Beneath the directory of all logs.
     dir: PathBuf,
     name: String,
@@ -112,7 +114,7 @@ impl Log {
         component(below.to_str()?).ok()?;
         let path = below.join(log_path(component(&metadata.name).ok()?, metadata.attempt));
         let name = path.file_name()?.to_str()?.to_owned();
-        Some(Self { id: container.id.clone(), uid: key.uid, dir: path.parent()?.to_owned(), name })
+        Some(Self { id: container.id.clone(), pod: observe::name_of(&key), dir: path.parent()?.to_owned(), name })
     }
 
     /// Whether it has more than `max_bytes`, or is not where the runtime should write it. What is anything but a plain
@@ -139,7 +141,7 @@ impl Log {
 /// writes on to the file that it has open, under either name.
 async fn rotate(world: &Arc<World>, due: Due) -> Result<(), Failure> {
     let Due { log, dir, renamed_before } = due;
-    let Log { id, uid, name, .. } = log;
+    let Log { id, pod, name, .. } = log;
     let rotated = format!("{name}.{}", jiff::Timestamp::now().strftime(STAMP));
     let (dir, name, rotated) = (Arc::new(dir), Arc::<str>::from(name), Arc::<str>::from(rotated));
     if !renamed_before {
@@ -147,7 +149,7 @@ async fn rotate(world: &Arc<World>, due: Due) -> Result<(), Failure> {
         blocking(move || rename(&dir, &name, &rotated).map_err(Failure::Rename)).await?;
     }
     let asked = world.runtime.reopen_container_log(v1::ReopenContainerLogRequest { container_id: id });
-    let reopened = match timeout(ANSWER_WITHIN, cri::calls::for_pod(uid.into(), asked)).await {
+    let reopened = match timeout(ANSWER_WITHIN, cri::calls::for_pod(pod, asked)).await {
         Ok(answer) => answer.map_err(Failure::Reopen),
         Err(_) => {
             let text = format!("no answer within {} s", ANSWER_WITHIN.as_secs());

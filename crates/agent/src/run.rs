@@ -1,5 +1,8 @@
 //! Starting the loop, and what runs around it.
 
+mod following;
+mod listings;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -7,20 +10,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::keys::PodKey;
-use cri::{Code, Runtime, v1};
+use cri::Runtime;
 use lifecycle::Effect;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use crate::core::{Agent, Message, Outbox, Request, RuntimeEvent};
+use crate::core::{Agent, Message, Outbox, Request};
 use crate::effects::{self, Teller, World, teardown};
 use crate::finished::Finished;
 use crate::handle::Query;
 use crate::image_gc::{self, Surroundings};
-use crate::observe::RuntimePod;
+use crate::observe::Listing;
 use crate::remembered::{self, Memories};
 use crate::sources::SourceReport;
 use crate::sources::files::FileSource;
@@ -30,6 +33,8 @@ use crate::sources::watch::{self, Sinks, Watched};
 use crate::status::NodeFacts;
 use crate::volumes::{LOG_DIR_MODE, POD_DIR_MODE};
 use crate::{AgentConfig, AgentHandle, SourceConfig, clock, observe, rotation};
+use following::{follow_runtime, inspect, list};
+use listings::Listings;
 
 /// Messages waiting for the loop; who has more to say waits.
 const QUEUE: usize = 1024;
@@ -42,12 +47,13 @@ const BATCH: usize = 256;
 const LIST_CALM: Duration = Duration::from_secs(60);
 const LIST_BUSY: Duration = Duration::from_secs(10);
 const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
-/// The runtime is asked again after this when it does not answer.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Events that did not tell of something may have stopped without a word, and are not relied upon for so long, or until
+/// the next one.
+const DEAF_FOR: Duration = Duration::from_secs(60);
 /// For what is still to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
-/// At the start the runtime is to tell of every pod within this; those it does not tell of are left for later.
-const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Questions about one pod that may be open at once.
+const INSPECTIONS_MAX: usize = 16;
 /// For one listing or inspection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
@@ -109,8 +115,10 @@ pub fn run(
         agent,
         messages,
         outbox: Outbox::new(),
-        listing: None,
-        list_at: tokio::time::Instant::now() + LIST_CALM,
+        listings: Listings::new(LIST_CALM),
+        inspections: BTreeMap::new(),
+        names: BTreeMap::new(),
+        deaf_until: None,
         records: JoinSet::new(),
         stop,
     };
@@ -151,9 +159,13 @@ struct Loop {
     memories: Memories,
     messages: mpsc::Sender<Message>,
     outbox: Outbox,
-    /// The listing under way.
-    listing: Option<JoinHandle<()>>,
-    list_at: tokio::time::Instant,
+    listings: Listings,
+    /// Open questions about pods, by UID.
+    inspections: BTreeMap<String, Vec<AbortHandle>>,
+    /// Of the pods that were listed last.
+    names: BTreeMap<String, Arc<str>>,
+    /// The runtime's events did not tell what a listing told: until then they are not relied upon.
+    deaf_until: Option<Instant>,
     /// Records being written; awaited at the end.
     records: JoinSet<()>,
     stop: CancellationToken,
@@ -162,6 +174,7 @@ struct Loop {
 impl Loop {
     async fn run(mut self, mut inboxes: Inboxes, writers: [JoinHandle<()>; 2]) {
         let asked = loop {
+            let (wake, interval) = (self.next_wake(), self.list_interval());
             tokio::select! {
                 question = inboxes.questions.recv(), if !inboxes.questions.is_closed() => match question {
                     Some(Query::Shutdown(reply)) => break Some(reply),
@@ -176,7 +189,8 @@ impl Loop {
                         self.take(message);
                     }
                 }
-                () = tokio::time::sleep_until(self.next_wake()) => {}
+                Some(listing) = self.listings.next(interval) => self.hear(listing),
+                () = tokio::time::sleep_until(wake) => {}
             }
             self.agent.tick(clock::now(), &mut self.outbox);
             self.list_when_due();
@@ -212,7 +226,24 @@ impl Loop {
     }
 
     fn take(&mut self, message: Message) {
+        match &message {
+            Message::Event(_) => self.deaf_until = None,
+            // What nobody listened to shows in a listing.
+            Message::Events { .. } => self.listings.hasten(Duration::ZERO),
+            _ => {}
+        }
         self.agent.take(clock::now(), message, &mut self.outbox);
+    }
+
+    /// Nothing, where the runtime did not tell.
+    fn hear(&mut self, listing: Option<Listing>) {
+        let Some(Listing { pods, names }) = listing else { return };
+        self.names = names;
+        let asked = self.outbox.len();
+        self.take(Message::Listed { pods });
+        if self.outbox.len() > asked {
+            self.deaf_until = Some(Instant::now() + DEAF_FOR);
+        }
     }
 
     fn answer(&mut self, question: Query) {
@@ -230,34 +261,52 @@ impl Loop {
         };
     }
 
-    fn next_wake(&self) -> tokio::time::Instant {
-        let now = tokio::time::Instant::now();
+    fn next_wake(&self) -> Instant {
+        let now = Instant::now();
         let machines = self.agent.next_deadline().map(|at| Duration::from_millis(at.saturating_sub(clock::mono_ms())));
+        // Nothing is listed before the runtime has answered for the first time, which wakes the loop.
+        let list = if self.agent.has_started() { self.listings.due_at() } else { now + LIST_CALM };
         // The machines' clock counts time asleep and this one does not: look again in any case after a while.
-        let list = if self.listing.is_some() { now + LIST_BUSY } else { self.list_at };
+        let list = list.min(now + LIST_CALM);
         machines.map_or(list, |wait| list.min(now + wait))
     }
 
     fn list_when_due(&mut self) {
-        if self.listing.as_ref().is_some_and(JoinHandle::is_finished) {
-            self.listing = None;
-            self.list_at = tokio::time::Instant::now() + self.list_interval();
-        }
         // Something began since: look sooner than was thought.
-        self.list_at = self.list_at.min(tokio::time::Instant::now() + self.list_interval());
-        if self.listing.is_none() && self.list_at <= tokio::time::Instant::now() && self.agent.has_started() {
-            self.listing = Some(tokio::spawn(list(self.world.clone(), self.messages.clone())));
+        self.listings.hasten(self.list_interval());
+        if self.agent.has_started() && self.listings.is_due() {
+            self.listings.begin(list(self.world.clone()));
         }
     }
 
     fn list_interval(&self) -> Duration {
-        if !self.agent.has_events() {
+        if !self.agent.has_events() || self.deaf_until.is_some_and(|until| Instant::now() < until) {
             LIST_WITHOUT_EVENTS
         } else if self.agent.is_busy() {
             LIST_BUSY
         } else {
             LIST_CALM
         }
+    }
+
+    fn inspect(&mut self, uid: String) {
+        self.inspections.retain(|_, open| {
+            open.retain(|question| !question.is_finished());
+            !open.is_empty()
+        });
+        let name = self.name_of(&uid);
+        let open = self.inspections.entry(uid.clone()).or_default();
+        // Where none of them is answered the pod hangs; once one is given up, the next listing asks again.
+        if open.len() < INSPECTIONS_MAX {
+            let asking = inspect(self.world.clone(), (uid, name), self.messages.clone());
+            open.push(tokio::spawn(asking).abort_handle());
+        }
+    }
+
+    /// How calls for the pod are told: by its UID only where nothing else is known of it.
+    fn name_of(&self, uid: &str) -> Arc<str> {
+        let name = self.agent.key_of(uid).map(observe::name_of);
+        name.or_else(|| self.names.get(uid).cloned()).unwrap_or_else(|| uid.into())
     }
 
     fn dispatch(&mut self) {
@@ -276,7 +325,7 @@ impl Loop {
                         tell(&messages, Message::Completed { uid, generation, id, performed }).await;
                     });
                 }
-                Request::Inspect(uid) => drop(tokio::spawn(inspect(world, uid, messages))),
+                Request::Inspect(uid) => self.inspect(uid),
                 Request::FindLeftovers => drop(tokio::spawn(async move {
                     if let Ok(uids) = spawn_blocking(move || teardown::leftovers(&world)).await {
                         tell(&messages, Message::Leftovers(uids)).await;
@@ -312,146 +361,6 @@ impl Loop {
 async fn tell(messages: &mpsc::Sender<Message>, message: Message) {
     // The loop has ended: there is nobody to tell.
     let _ended = messages.send(message).await;
-}
-
-async fn list(world: Arc<World>, messages: mpsc::Sender<Message>) {
-    match tokio::time::timeout(ANSWER_WITHIN, observe::list(&*world.runtime)).await {
-        Ok(Ok(pods)) => tell(&messages, Message::Listed { pods }).await,
-        Ok(Err(error)) => not_told(&error, "the runtime does not list its pods"),
-        Err(_) => warn!("the runtime did not list its pods within {} s", ANSWER_WITHIN.as_secs()),
-    }
-}
-
-async fn inspect(world: Arc<World>, uid: String, messages: mpsc::Sender<Message>) {
-    let stamp = clock::mono_ms();
-    let asked = cri::calls::for_pod(uid.as_str().into(), observe::inspect(&*world.runtime, &uid, &world.messages));
-    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-        Ok(Ok(pod)) => tell(&messages, Message::Inspected { uid, stamp, pod }).await,
-        Ok(Err(error)) => not_told(&error, "the runtime does not tell of a pod"),
-        Err(_) => warn!(uid, "the runtime did not tell of a pod within {} s", ANSWER_WITHIN.as_secs()),
-    }
-}
-
-/// A runtime that is away is asked again and again; that it is away was said once by whoever watches over its calls.
-fn not_told(error: &cri::Error, what: &str) {
-    match error.code.leaves_outcome_unknown() {
-        true => debug!(%error, "{what}"),
-        false => warn!(%error, "{what}"),
-    }
-}
-
-/// Listens to the runtime's events, from before the first listing on, and listens anew whenever they break off.
-async fn follow_runtime(
-    world: Arc<World>,
-    node: Arc<NodeFacts>,
-    messages: mpsc::Sender<Message>,
-    stop: CancellationToken,
-) {
-    let work = async {
-        let name =
-            until_answered("version", || world.runtime.version(v1::VersionRequest::default())).await.runtime_name;
-        info!(runtime = %name, "the runtime answers");
-        node.runtime_name.get_or_init(|| name);
-        let mut first = true;
-        loop {
-            let events = match world.runtime.events().await {
-                Ok(events) => Some(events),
-                Err(error) if error.code == Code::Unimplemented => None,
-                Err(error) => {
-                    not_told(&error, "the runtime's events cannot be had");
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    continue;
-                }
-            };
-            tell(&messages, Message::Events { had: events.is_some() }).await;
-            if first {
-                start(&world, &messages).await;
-                first = false;
-            } else {
-                list(world.clone(), messages.clone()).await;
-            }
-            let Some(mut events) = events else { return };
-            while let Some(event) = events.recv().await {
-                let deletion = observe::is_deletion(&event);
-                let Some(pod) = observe::from_event(event, &world.messages) else { continue };
-                tell(&messages, Message::Event(Box::new(RuntimeEvent { pod, deletion }))).await;
-            }
-            warn!("the runtime's events broke off; listening anew");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
-    }
-}
-
-/// The first listing: what the runtime has, and who ran to its end before.
-async fn start(world: &Arc<World>, messages: &mpsc::Sender<Message>) {
-    let root_dir = world.config.root_dir.clone();
-    let records = spawn_blocking(move || (Finished::new(&root_dir).load(), remembered::load(&root_dir))).await;
-    let (finished, stored) = records.unwrap_or_default();
-    let (stamp, pods, unseen) = first_look(world, messages).await;
-    tell(messages, Message::Started { stamp, pods, unseen, finished, stored }).await;
-}
-
-/// What the runtime has, and which of it it does not tell of soon: one pod that hangs must not keep all from beginning.
-async fn first_look(world: &Arc<World>, messages: &mpsc::Sender<Message>) -> (u64, Vec<RuntimePod>, Vec<PodKey>) {
-    let mut stamp = clock::mono_ms();
-    let everything = until_answered("pods", || {
-        stamp = clock::mono_ms();
-        let asked = observe::everything(&*world.runtime, &world.messages);
-        async { tokio::time::timeout(TOLD_WITHIN, asked).await.map_or(Ok(None), |told| told.map(Some)) }
-    });
-    if let Some(pods) = everything.await {
-        return (stamp, pods, Vec::new());
-    }
-    let keys = until_answered("pods", || {
-        stamp = clock::mono_ms();
-        observe::keys(&*world.runtime)
-    });
-    let mut unseen: BTreeMap<String, PodKey> = keys.await.into_iter().map(|key| (key.uid.clone(), key)).collect();
-    let (told, mut soon) = mpsc::channel(unseen.len().max(1));
-    for uid in unseen.keys() {
-        tokio::spawn(inspect(world.clone(), uid.clone(), told.clone()));
-    }
-    drop(told);
-    let mut pods = Vec::new();
-    let _late = tokio::time::timeout(TOLD_WITHIN, async {
-        while let Some(message) = soon.recv().await {
-            let Message::Inspected { uid, pod, .. } = message else { continue };
-            unseen.remove(&uid);
-            pods.extend(pod);
-        }
-    })
-    .await;
-    // Whoever answers after this is heard like everybody else.
-    let messages = messages.clone();
-    tokio::spawn(async move {
-        while let Some(message) = soon.recv().await {
-            tell(&messages, message).await;
-        }
-    });
-    (stamp, pods, unseen.into_values().collect())
-}
-
-async fn until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, cri::Error>>,
-{
-    let mut complaint = String::new();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                if complaint != error.message {
-                    warn!(%error, "the runtime does not answer yet: {what}");
-                    complaint.clone_from(&error.message);
-                }
-            }
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
-    }
 }
 
 #[cfg(test)]

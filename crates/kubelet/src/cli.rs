@@ -127,7 +127,7 @@ pub(crate) struct RunFlags {
     /// Directory of <registry>/hosts.toml: mirrors, certificates, plain http [default: /etc/kubelet/registries]
     #[arg(long, value_name = "DIR")]
     pub(crate) registry_config_dir: Option<PathBuf>,
-    /// A pull for which no byte comes for so long is given up [default: 1m]
+    /// A pull for which no byte comes for so long is given up; with a CRI runtime, which tells none, the next pull need not wait longer for it [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) image_pull_progress_deadline: Option<Duration>,
     /// CredentialProviderConfig: programs that give credentials for registries; a file, or a directory of them

@@ -2,11 +2,12 @@
 
 use crate::cli::RunFlags;
 use crate::client::socket_path;
+use crate::config::runtime::Choice;
 use crate::config::{self, Config};
 use crate::host::Host;
 use crate::log::{self, LogOutput};
-use crate::runtime::{self, Opened};
 use crate::readiness::{self, Readiness};
+use crate::runtime::{self, Opened};
 use crate::stats::Rates;
 use agent::credentials::{Credentials, CredentialsConfig};
 use agent::{AgentConfig, AgentHandle, DnsConfig, ImagesConfig, SourceConfig};
@@ -74,16 +75,16 @@ async fn serve(config: Config, facts: node::Facts, log: LogOutput) -> Result<()>
     if let Some((_, store)) = &embedded {
         tasks.spawn(watch_images(Arc::clone(store), config.root_dir.join("images"), agent.clone(), stop.clone()));
     }
-    let host = Arc::new(Host {
     let readiness = Arc::new(Readiness::default());
     if embedded.is_none() {
         tasks.spawn(readiness::look_after(Arc::clone(&runtime), Arc::clone(&readiness), stop.clone()));
     }
+    let host = Arc::new(Host {
         agent: agent.clone(),
         runtime,
         calls,
-        images,
         readiness,
+        images,
         node_name: config.node_name.clone(),
         rates: Rates::default(),
         credentials,
@@ -185,6 +186,8 @@ fn agent_config(config: &Config, facts: &node::Facts, credentials: &Arc<Credenti
             max_parallel: config.images.max_parallel,
             qps: config.images.qps,
             burst: config.images.burst,
+            // The others give up what gets nowhere.
+            turn_within: matches!(config.runtime, Choice::Remote { .. }).then_some(config.images.progress_within),
             verification: config.images.verification.clone(),
             gc: config.images.gc,
             credentials: Arc::clone(credentials),

@@ -65,7 +65,7 @@ fn open_remote(config: &Config, runtime: &Endpoint, images: Option<Endpoint>) ->
         call_within: config.call_within,
         pull_within: PULL_WITHIN,
     });
-    elsewhere(Arc::new(client), IMPORT_WITH)
+    elsewhere(Watched::new_blind(Arc::new(client)), IMPORT_WITH)
 }
 
 fn open_docker(config: &Config, endpoint: &Path) -> Opened {
@@ -77,12 +77,11 @@ fn open_docker(config: &Config, endpoint: &Path) -> Opened {
         log_max_bytes: config.log_max_bytes,
         log_max_files: config.log_max_files,
     });
-    elsewhere(Arc::new(docker), "`docker load --input FILE`")
+    elsewhere(Watched::new(Arc::new(docker)), "`docker load --input FILE`")
 }
 
 /// A runtime that is another process and has its own images.
-fn elsewhere(runtime: Arc<dyn Runtime>, import_with: &'static str) -> Opened {
-    let watched = Watched::new(runtime);
+fn elsewhere(watched: Watched, import_with: &'static str) -> Opened {
     let calls = watched.calls();
     let runtime: Arc<dyn Runtime> = Arc::new(watched);
     let images = Images::Runtime { runtime: Arc::clone(&runtime), calls: Arc::clone(&calls), import_with };

@@ -186,7 +186,7 @@ impl Want<'_> {
         let gate = &self.world.pulls;
         let credentials = &self.world.config.images.credentials;
         let credentials = credentials.for_image(&self.spec.image, &self.job.pull_secrets).await;
-        let _turn = gate.turn().await;
+        let turn = gate.turn().await;
         // Those before may have brought the very image.
         if self.job.pull_policy == PullPolicy::IfNotPresent
             && let Ok(Some(present)) = self.look().await
@@ -197,7 +197,7 @@ impl Want<'_> {
         if !gate.is_paced() {
             return Err("pull QPS exceeded".to_owned());
         }
-        self.pull_with(credentials).await.map(Turned::Pulled)
+        gate.pull(turn, self.pull_with(credentials)).await.map(Turned::Pulled)
     }
 
     /// Pulls with one credential after the other, and remembers whom the registry let in.

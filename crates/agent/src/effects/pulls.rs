@@ -1,5 +1,6 @@
 //! Whose turn it is to pull: so many at a time, so many a second.
 
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use crate::ImagesConfig;
 pub(crate) struct Gate {
     /// Who came first goes first, and who gives up leaves the queue; none where any number may pull.
     turns: Option<Semaphore>,
+    /// How long a turn is at most; none for as long as the pull takes.
+    turn_within: Option<Duration>,
     /// None where they may begin as fast as they like.
     pace: Option<Mutex<Bucket>>,
 }
@@ -30,7 +33,7 @@ impl Gate {
         };
         let turns = turns.map(|turns| Semaphore::new(turns.clamp(1, Semaphore::MAX_PERMITS)));
         let pace = (config.qps > 0).then(|| Mutex::new(Bucket::new(config.qps, config.burst)));
-        Self { turns, pace }
+        Self { turns, turn_within: config.turn_within, pace }
     }
 
     pub(crate) async fn turn(&self) -> Turn<'_> {
@@ -40,6 +43,24 @@ impl Gate {
             None => None,
         };
         Turn { _permit: permit }
+    }
+
+    /// Pulls. One that takes longer than a turn goes on without: whether it hangs is not known, and if it does, nobody else
+    /// is to wait for it.
+    pub(crate) async fn pull<T>(&self, turn: Turn<'_>, pull: impl Future<Output = T>) -> T {
+        let Some(within) = self.turn_within else {
+            let pulled = pull.await;
+            drop(turn);
+            return pulled;
+        };
+        let mut pull = pin!(pull);
+        match tokio::time::timeout(within, &mut pull).await {
+            Ok(pulled) => pulled,
+            Err(_) => {
+                drop(turn);
+                pull.await
+            }
+        }
     }
 
     /// Whether a pull may begin at this moment; it counts as begun then.
@@ -79,8 +100,7 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-    use std::pin::pin;
+    use std::future::pending;
     use std::task::{Context, Poll, Waker};
 
     use super::*;
@@ -126,6 +146,24 @@ mod tests {
         let Poll::Ready(turn) = poll(first.as_mut()) else { panic!("it is the first one's turn") };
         drop(turn);
         assert!(poll(third.as_mut()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_that_hangs_gives_its_turn_to_the_next_and_goes_on() {
+        for (turn_within, gives) in [(Some(Duration::from_secs(60)), true), (None, false)] {
+            let gate = Gate::new(&ImagesConfig { turn_within, ..ImagesConfig::default() });
+            let hung = async { gate.pull(gate.turn().await, pending::<()>()).await };
+            let next = async { gate.pull(gate.turn().await, async { "the next" }).await };
+            let day = Duration::from_secs(86_400);
+            let pulled = tokio::time::timeout(day, async {
+                tokio::select! {
+                    biased;
+                    () = hung => None,
+                    pulled = next => Some(pulled),
+                }
+            });
+            assert_eq!(pulled.await.ok(), gives.then_some(Some("the next")));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::fs;
 
-use cri::keys;
+use cri::calls::{Calls, SLOW_AFTER, Watched};
+use cri::{Runtime, keys};
 
 use super::*;
 use crate::AgentConfig;
@@ -17,6 +18,10 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
+        Self::with(|fake| fake).await
+    }
+
+    async fn with(wrap: impl FnOnce(Arc<dyn Runtime>) -> Arc<dyn Runtime>) -> Self {
         let dir = TempDir::new();
         let root = dir.path().join("logs");
         let fake = Arc::new(Fake::new(&[]).leaving_logs_in(root.clone()));
@@ -27,7 +32,7 @@ impl Bed {
             log_max_files: 3,
             ..AgentConfig::default()
         };
-        let world = Arc::new(World::new(fake.clone(), config, None));
+        let world = Arc::new(World::new(wrap(fake.clone()), config, None));
         let key = PodKey { namespace: "default".into(), name: "a".into(), uid: "u".into() };
         let logs = log_directory(&root, &key).join("c");
         fs::create_dir_all(&logs).unwrap();
@@ -110,6 +115,30 @@ async fn a_log_that_is_not_reopened_keeps_its_name() {
     bed.fake.refuse_reopening(None);
     assert_eq!(bed.round().await, BTreeSet::new());
     assert_eq!(bed.files(), files([("0.log", 0), ("0.log.20010101-000000", 1), ("now", 101)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_a01_a_log_whose_reopening_hangs_is_told_with_its_pods_name() {
+    let mut calls = Arc::<Calls>::default();
+    let bed = Bed::with(|fake| {
+        let watched = Watched::new(fake);
+        calls = watched.calls();
+        Arc::new(watched)
+    });
+    let bed = bed.await;
+    bed.write("0.log", 101);
+    bed.fake.hold("a");
+    let looking = async {
+        while bed.reopened() == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(SLOW_AFTER).await;
+        calls.troubles()
+    };
+    let (told, failing) = tokio::join!(looking, bed.round());
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["reopen_container_log of pod default/a has not been answered for 5 s"]);
+    assert_eq!(failing.len(), 1);
 }
 
 #[tokio::test]

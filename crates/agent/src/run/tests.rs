@@ -233,6 +233,17 @@ async fn a_runtime_without_events_is_listed_instead() {
 }
 
 #[tokio::test]
+async fn f_a01_a_listing_that_hangs_keeps_no_end_from_being_known() {
+    let bed = Bed::on(TempDir::new(), Arc::new(Fake::new(&["busybox:1"]).without_events()));
+    bed.write("a.yaml", &manifest("a", ""));
+    bed.until("phase", async |bed| bed.phase("a-n").await == "Running").await;
+    bed.fake.lose_listings(2);
+    bed.until("both hang", async |bed| bed.fake.listings_to_lose() == 0).await;
+    bed.fake.exit("a-n", 1);
+    bed.until_running(&["a-n/c/1"]).await;
+}
+
+#[tokio::test]
 async fn what_nobody_wants_is_ended() {
     let bed = Bed::new();
     bed.write("a.yaml", &manifest("a", ""));

@@ -21,6 +21,8 @@ pub(crate) struct Fake {
     state: Mutex<State>,
     /// Names of pods of which no call returns.
     stuck: watch::Sender<BTreeSet<String>>,
+    /// Listings of everything that are never answered, from now on.
+    listings_lost: Mutex<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,23 @@ impl Fake {
 
     pub(crate) fn release(&self, pod: &str) {
         self.stuck.send_modify(|stuck| _ = stuck.remove(pod));
+    }
+
+    /// From now on so many listings of everything are never answered.
+    pub(crate) fn lose_listings(&self, count: u32) {
+        *self.listings_lost.lock().unwrap() = count;
+    }
+
+    /// Those that are still to be lost.
+    pub(crate) fn listings_to_lose(&self) -> u32 {
+        *self.listings_lost.lock().unwrap()
+    }
+
+    fn loses_listing(&self, selector: &Map) -> bool {
+        let mut lost = self.listings_lost.lock().unwrap();
+        let loses = selector.is_empty() && *lost > 0;
+        *lost -= u32::from(loses);
+        loses
     }
 
     /// A runtime that has no events.
@@ -269,6 +288,9 @@ impl Runtime for Fake {
 
     async fn list_pod_sandbox(&self, request: v1::ListPodSandboxRequest) -> Result<v1::ListPodSandboxResponse, Error> {
         let selector = request.filter.unwrap_or_default().label_selector;
+        if self.loses_listing(&selector) {
+            std::future::pending::<()>().await;
+        }
         let state = self.lock();
         let sandboxes = state.sandboxes.values().filter(|s| matches(&s.labels, &selector)).map(|s| v1::PodSandbox {
             id: s.id.clone(),

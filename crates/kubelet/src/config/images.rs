@@ -32,7 +32,7 @@ pub(crate) struct Images {
     pub(crate) gc: ImageGcConfig,
     /// Of the embedded engine.
     pub(crate) registry_config_dir: PathBuf,
-    /// Of the embedded engine.
+    /// Of the embedded engine; of a CRI runtime, how long the next pull waits for one at most.
     pub(crate) progress_within: Duration,
     pub(crate) providers: Option<Providers>,
 }
@@ -174,7 +174,9 @@ fn registry_config_dir(flag: Option<&Path>, runtime: &Choice) -> Result<PathBuf,
 fn progress_within(flag: Option<Duration>, runtime: &Choice) -> Result<Duration, ConfigError> {
     const FLAG: &str = "--image-pull-progress-deadline";
     let Some(within) = flag else { return Ok(PROGRESS_DEADLINE) };
-    only_embedded(FLAG, format!("{within:?}"), runtime)?;
+    if matches!(runtime, Choice::Docker { .. }) {
+        only_embedded(FLAG, format!("{within:?}"), runtime)?;
+    }
     match within >= Duration::from_secs(1) {
         true => Ok(within),
         false => Err(value_error(FLAG, format!("{within:?}"), "expected 1s or more")),
@@ -201,6 +203,7 @@ fn providers(flags: &RunFlags) -> Result<Option<Providers>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cri::client::Endpoint;
 
     type Change = fn(&mut RunFlags);
     const NONE: Change = |_| {};
@@ -371,5 +374,12 @@ mod tests {
             let error = decide(&flags, &ConfigFile::default(), &docker).unwrap_err().to_string();
             assert!(error.contains("it is for the embedded engine"), "{error}");
         }
+        let runtime = Endpoint::parse("/c.sock").unwrap();
+        let remote = Choice::Remote { runtime, images: None };
+        let mut flags = RunFlags { image_pull_progress_deadline: Some(Duration::from_secs(5)), ..RunFlags::default() };
+        let images = decide(&flags, &ConfigFile::default(), &remote).unwrap();
+        assert_eq!(images.progress_within, Duration::from_secs(5));
+        flags.registry_config_dir = Some("/etc".into());
+        assert!(decide(&flags, &ConfigFile::default(), &remote).is_err());
     }
 }

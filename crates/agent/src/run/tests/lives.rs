@@ -1,6 +1,6 @@
 //! Whole lives through the fake runtime: what executors, files and history add to the machine's decisions.
 
-use cri::keys;
+use cri::{keys, v1};
 
 use super::*;
 
