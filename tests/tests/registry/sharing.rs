@@ -4,18 +4,19 @@ use crate::{finish, machine, pod, random_layer, verifying};
 use e2e::dice::Dice;
 use e2e::oci::{self, Image, Packing};
 use e2e::registry::{self, Access, Proxy, Registry, Wire};
-use e2e::{await_some, tree};
+use e2e::{Machine, await_some, tree};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 const IMAGES: usize = 20;
 const SHARED: usize = 10;
 const CALLERS: usize = 100;
 
 #[test]
-fn twenty_images_with_ten_shared_layers_and_a_hundred_callers() {
+fn twenty_images_with_ten_shared_layers_and_a_hundred_pods() {
     if !registry::is_available() {
         return;
     }
@@ -65,22 +66,80 @@ fn twenty_images_with_ten_shared_layers_and_a_hundred_callers() {
     assert!(more.is_empty(), "fetched more than once: {more:#?}");
     assert_eq!(fetched.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     kept_once(&machine.dir.join("root/image-store/layers"), &images);
+    finish(machine);
+}
 
-    // A hundred that ask for what is there already bring nothing.
+/// One image that is not there, and a hundred who want it: its blobs are fetched once, and nobody is told before all is
+/// there. Once it is, a hundred more bring nothing.
+#[test]
+fn a_hundred_callers_of_one_image() {
+    if !registry::is_available() {
+        return;
+    }
+    let mut dice = Dice::from_env();
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let proxy = Proxy::start(&registry);
+    let own = (0..SHARED).map(|number| random_layer(&mut dice, &number.to_string(), 64 << 10));
+    let image = Image::new([oci::busybox(Packing::Gzip)].into_iter().chain(own).collect());
+    registry.put("one/app:1", &image);
+    let name = format!("{}/one/app:1", proxy.host());
+    let machine = machine(&[]);
+    // Until all have asked, nothing comes.
+    proxy.stop_after(0);
+    let callers: Vec<Caller> = (0..CALLERS).map(|_| Caller::start(&machine, &name)).collect();
+    let callers: Vec<Caller> = callers.into_iter().map(Caller::joined).collect();
+    assert!(!machine.cli(&["image", "list"]).contains("one/app"));
+    proxy.heal();
+    let told = format!("{name} {}\n", image.id());
+    for caller in callers {
+        assert_eq!(caller.finish(), told);
+    }
+    let expected = image.layers.iter().map(|layer| &layer.blob).chain([&image.config]);
+    assert_eq!(proxy.blobs(), expected.map(|blob| (blob.digest.clone(), 1)).collect());
+    kept_once(&machine.dir.join("root/image-store/layers"), &[image]);
+
     proxy.forget();
-    let name = format!("{}/many/app-0:1", proxy.host());
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
-            let mut command = Command::new(e2e::machine::kubelet_binary());
-            command.args(["image", "pull", "--quiet", &format!("--run-dir={}", machine.run_dir.display()), &name]);
-            command.stdout(Stdio::null()).spawn().expect("runs")
-        })
-        .collect();
-    for mut caller in callers {
-        assert!(caller.wait().expect("waited").success());
+    let callers: Vec<Caller> = (0..CALLERS).map(|_| Caller::start(&machine, &name)).collect();
+    for caller in callers {
+        assert_eq!(caller.finish(), told);
     }
     assert_eq!(proxy.blobs(), BTreeMap::new());
     finish(machine);
+}
+
+/// `kubelet image pull`, under way.
+struct Caller {
+    child: Child,
+    progress: BufReader<ChildStderr>,
+}
+
+impl Caller {
+    fn start(machine: &Machine, image: &str) -> Caller {
+        let mut command = Command::new(e2e::machine::kubelet_binary());
+        command.args(["image", "pull", &format!("--run-dir={}", machine.run_dir.display()), image]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("runs");
+        let progress = BufReader::new(child.stderr.take().expect("a pipe"));
+        Caller { child, progress }
+    }
+
+    /// Once the kubelet has told it of the pull that it takes part in.
+    fn joined(mut self) -> Caller {
+        let mut line = String::new();
+        self.progress.read_line(&mut line).expect("a line");
+        assert!(line.starts_with("pulling "), "{line}");
+        self
+    }
+
+    /// What it says in the end, of an image that it was given.
+    fn finish(mut self) -> String {
+        // To its end, so that it can say all.
+        let mut progress = String::new();
+        self.progress.read_to_string(&mut progress).expect("text");
+        let output = self.child.wait_with_output().expect("waited");
+        assert!(output.status.success(), "{progress}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
 }
 
 /// Each content lies in the store once, and nothing else does: disk use is that of the unique bytes.
