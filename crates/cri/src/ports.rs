@@ -110,7 +110,10 @@ mod tests {
 
     #[tokio::test]
     async fn s_f07_a_closed_port_is_told_with_both_reasons() {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // Bound and not listening: it refuses, and nobody else can listen there.
+        let closed = tokio::net::TcpSocket::new_v4().unwrap();
+        closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = closed.local_addr().unwrap().port();
         let error = connect(Network::Machine, "web", port).await.unwrap_err().message;
         let expected =
             format!("failed to connect to localhost:{port} inside namespace \"web\", IPv4: connect to 127.0.0.1:");

@@ -105,7 +105,7 @@ async fn a_registry_on_this_machine_may_speak_plain_http_and_is_remembered_for_i
 
 #[tokio::test]
 async fn nobody_there_is_told_with_the_host() {
-    let port = testing::dead_port().await;
+    let (_held, port) = testing::dead_port();
     let reference = Reference::parse(&format!("localhost:{port}/x")).unwrap();
     let error = registry(None, IMPATIENT).session(&reference, None).unwrap().manifest().await.unwrap_err();
     assert!(matches!(error, RegistryError::Connect { .. }) && error.is_unavailable(), "{error:?}");

@@ -107,7 +107,10 @@ async fn the_last_good_answer_outlives_the_kubelet() {
     drop(writer);
     written.await.unwrap();
 
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // Bound and not listening: nobody answers there, nor can anybody else.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = nobody.local_addr().unwrap().port();
     let down = format!("http://127.0.0.1:{port}/pods.yaml");
     let mut other = start(&down, &dir);
     let (pods, problem) = state(&other.reports.recv().await.unwrap());

@@ -69,7 +69,7 @@ async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
     let silent = Server::start(|_| Reply::raw("").hang()).await;
     let server = serving("{}").await;
     let dir = tempfile::tempdir().unwrap();
-    let nobody = dead_port().await;
+    let (_held, nobody) = dead_port();
     let text = format!(
         "server = \"http://{}\"\n[host.\"http://127.0.0.1:{nobody}\"]\n[host.\"http://{}\"]",
         server.host(),
