@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::error::{internal, on_pool};
 use crate::files::{self, FileError};
-use crate::network::{NetworkError, Ports};
+use crate::network::{Network, NetworkError, Ports};
 use crate::record::Phase;
 use crate::state::{Core, Sandbox};
 use crate::{Config, shim_process, status};
@@ -77,23 +77,42 @@ impl Drop for Engine {
 
 async fn repair(core: Weak<Core>) {
     loop {
-        tokio::time::sleep(REPAIR).await;
         let Some(core) = core.upgrade() else { return };
         // One on the machine's network has no address, and needs no bridge.
         let connected = |sandbox: Arc<Sandbox>| {
             let (phase, address) = (sandbox.phase(), sandbox.state().address);
-            address.filter(|_| phase == Phase::Ready).map(|address| (sandbox.id.clone(), core.ports(&sandbox, address)))
+            let address = address.filter(|_| phase == Phase::Ready)?;
+            Some((core.ports(&sandbox, address), sandbox))
         };
-        let pods: Vec<(String, Ports)> = core.sandboxes().into_iter().filter_map(connected).collect();
-        if pods.is_empty() {
-            continue;
-        }
+        let pods: Vec<(Ports, Arc<Sandbox>)> = core.sandboxes().into_iter().filter_map(connected).collect();
         let network = Arc::clone(&core.network);
         drop(core);
-        if let Ok(Err(error)) = on_pool(move || network.repair(&pods)).await {
+        if !pods.is_empty()
+            && let Ok(Err(error)) = on_pool(move || repair_all(&network, &pods)).await
+        {
             warn!(%error, "the pods' network cannot be checked");
         }
+        tokio::time::sleep(REPAIR).await;
     }
+}
+
+/// Does what it can, and returns the first error.
+fn repair_all(network: &Network, pods: &[(Ports, Arc<Sandbox>)]) -> Result<(), NetworkError> {
+    let whole = network.is_whole()?;
+    let repair_pod = |(ports, sandbox): &(Ports, Arc<Sandbox>)| {
+        if whole && network.is_connected(ports)? {
+            return Ok(());
+        }
+        // Whoever holds it may be stopping the sandbox, whose ports must not come back then, nor the bridge after its last
+        // sandbox. The next round looks again.
+        let Ok(_turn) = sandbox.turn.try_lock() else { return Ok(()) };
+        if sandbox.phase() != Phase::Ready {
+            return Ok(());
+        }
+        network.repair()?;
+        if network.is_connected(ports)? { Ok(()) } else { network.reconnect(ports) }
+    };
+    pods.iter().map(repair_pod).fold(Ok(()), Result::and)
 }
 
 /// Does all of the work even if the caller does not wait for it: half a sandbox helps nobody.

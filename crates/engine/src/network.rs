@@ -10,7 +10,8 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
@@ -47,13 +48,17 @@ pub(crate) struct Network {
     addresses: Mutex<Addresses>,
     /// Held while bridge or table are made or removed.
     making: Mutex<()>,
+    /// Index of the bridge of which all was made; 0, which no link has, while none is known. One that was begun only, or
+    /// that somebody else made in its place, has another.
+    whole: AtomicU32,
     masquerade_refused: AtomicBool,
 }
 
 impl Network {
     pub(crate) fn new(bridge: String, cidr: Cidr) -> Self {
         let addresses = Mutex::new(Addresses::new(cidr));
-        Self { bridge, cidr, addresses, making: Mutex::new(()), masquerade_refused: AtomicBool::new(false) }
+        let (whole, masquerade_refused) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { bridge, cidr, addresses, making: Mutex::new(()), whole, masquerade_refused }
     }
 
     pub(crate) fn cidr(&self) -> Cidr {
@@ -89,18 +94,40 @@ impl Network {
         result.await.unwrap_or_else(|_| Err(step("set up", "the namespaces")(io::Error::other("the thread died"))))
     }
 
-    /// The bridge's index. The common case, that it is there, costs one system call.
+    /// The bridge's index. The common case, that it is there and whole, costs one system call.
     fn ensure_bridge(&self) -> Result<u32, NetworkError> {
-        let bridge = self.bridge.as_str();
         let mut links = Links::open().map_err(step("open", "a netlink socket"))?;
-        if let Some(index) = links.index(bridge).map_err(step("find bridge", bridge))? {
+        if let Some(index) = self.whole_bridge(&links)? {
             return Ok(index);
         }
         let _making = lock(&self.making);
+        // Another sandbox was first.
+        if let Some(index) = self.whole_bridge(&links)? {
+            return Ok(index);
+        }
+        let index = self.make_bridge(&mut links)?;
+        self.whole.store(index, Ordering::Release);
+        Ok(index)
+    }
+
+    /// The bridge's index, if it is there and known to be whole.
+    fn whole_bridge(&self, links: &Links) -> Result<Option<u32>, NetworkError> {
+        let index = links.index(&self.bridge).map_err(step("find bridge", &self.bridge))?;
+        Ok(index.filter(|index| *index == self.whole.load(Ordering::Acquire)))
+    }
+
+    /// Every step may have been done before, by a kubelet that was killed or by an attempt that failed further on.
+    fn make_bridge(&self, links: &mut Links) -> Result<u32, NetworkError> {
+        let bridge = self.bridge.as_str();
         match links.add_bridge(bridge) {
-            // Another sandbox was first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.map_err(step("add bridge", bridge))?,
+        }
+        // A link of this name that is something else is its owner's, and is not touched.
+        let shown = Path::new("/sys/class/net").join(bridge);
+        if shown.exists() && !shown.join("bridge").exists() {
+            let other = io::Error::other("a link of this name exists and is no bridge: remove or rename it");
+            return Err(step("add bridge", bridge)(other));
         }
         let index = links.index(bridge).map_err(step("find bridge", bridge))?;
         let index = index.ok_or_else(|| step("find bridge", bridge)(io::ErrorKind::NotFound.into()))?;
@@ -154,42 +181,49 @@ impl Network {
         }
     }
 
-    fn repair_ports(&self, ports: &Ports) -> Result<(), NetworkError> {
+    /// Whether nobody removed anything of the bridge and its table. Blocking.
+    pub(crate) fn is_whole(&self) -> Result<bool, NetworkError> {
+        let links = Links::open().map_err(step("open", "a netlink socket"))?;
+        let refused = self.masquerade_refused.load(Ordering::Relaxed);
+        Ok(self.whole_bridge(&links)?.is_some() && (refused || nft::installed(&self.bridge).unwrap_or(false)))
+    }
+
+    /// Puts back what someone else removed of these. Blocking.
+    pub(crate) fn repair(&self) -> Result<(), NetworkError> {
+        let links = Links::open().map_err(step("open", "a netlink socket"))?;
+        let gone = links.index(&self.bridge).map_err(step("find bridge", &self.bridge))?.is_none();
+        self.ensure_bridge()?;
+        if gone {
+            info!(bridge = %self.bridge, "the bridge was gone and is made anew");
+        }
+        if !self.masquerade_refused.load(Ordering::Relaxed) {
+            let _making = lock(&self.making);
+            self.ensure_masquerade();
+        }
+        Ok(())
+    }
+
+    /// Whether a pod's link is a port of the bridge, and the rules of its host ports are there. Blocking.
+    pub(crate) fn is_connected(&self, ports: &Ports) -> Result<bool, NetworkError> {
+        let shown = Path::new("/sys/class/net").join(&self.bridge).join("brif");
+        // Where /sys is another network namespace's it says nothing of the bridge.
+        let attached = !shown.exists() || shown.join(&ports.link).exists();
         let table = &ports.table;
-        if ports.list.is_empty() || nft::host_ports::installed(table).map_err(step("look at table", table))? {
-            return Ok(());
+        if !attached || ports.list.is_empty() {
+            return Ok(attached);
         }
-        info!(%table, "the rules of a pod's host ports were gone and are made anew");
-        self.open_ports(ports)
+        nft::host_ports::installed(table).map_err(step("look at table", table))
     }
 
-    /// Puts back what someone else removed: the bridge with its ports, the tables. Blocking.
-    pub(crate) fn repair(&self, sandboxes: &[(String, Ports)]) -> Result<(), NetworkError> {
-        let bridge = self.repair_bridge(sandboxes)?;
-        sandboxes.iter().try_for_each(|(_, ports)| match bridge {
-            Found::Whole => self.repair_ports(ports),
-            // What was set on the old one is gone with it.
-            Found::Gone => self.open_ports(ports),
-        })
-    }
-
-    fn repair_bridge(&self, sandboxes: &[(String, Ports)]) -> Result<Found, NetworkError> {
+    /// Puts back what someone else removed of what [`Network::is_connected`] looks at. Blocking.
+    pub(crate) fn reconnect(&self, ports: &Ports) -> Result<(), NetworkError> {
         let mut links = Links::open().map_err(step("open", "a netlink socket"))?;
-        if links.index(&self.bridge).map_err(step("find bridge", &self.bridge))?.is_some() {
-            if !self.masquerade_refused.load(Ordering::Relaxed) {
-                let _making = lock(&self.making);
-                self.ensure_masquerade();
-            }
-            return Ok(Found::Whole);
-        }
-        let bridge = self.ensure_bridge()?;
-        info!(bridge = %self.bridge, sandboxes = sandboxes.len(), "the bridge was gone and is made anew");
-        for name in sandboxes.iter().map(|(id, _)| link_name(id)) {
-            if let Some(link) = links.index(&name).map_err(step("find link", &name))? {
-                links.attach(link, bridge).map_err(step("attach link", &name))?;
-            }
-        }
-        Ok(Found::Gone)
+        // The link itself is gone when its pod, which may be privileged, removed it.
+        let Some(link) = links.index(&ports.link).map_err(step("find link", &ports.link))? else { return Ok(()) };
+        links.attach(link, self.ensure_bridge()?).map_err(step("attach link", &ports.link))?;
+        self.open_ports(ports)?;
+        info!(link = %ports.link, "a pod was cut off from the bridge, or its host ports were, and is connected anew");
+        Ok(())
     }
 
     /// Removes bridge and table. Blocking.
@@ -202,13 +236,6 @@ impl Network {
         }
         Ok(())
     }
-}
-
-/// How a repair found the bridge.
-#[derive(Clone, Copy)]
-enum Found {
-    Whole,
-    Gone,
 }
 
 /// The machine's ports that lead into a pod.

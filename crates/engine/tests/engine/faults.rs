@@ -100,17 +100,18 @@ fn f_d01_a_sandbox_that_cannot_be_made_leaves_nothing() {
             let done = std::process::Command::new("ip").arg("link").args(args).output().unwrap();
             assert!(done.status.success(), "{done:?}");
         };
-        // A link of this name that is no bridge takes no ports.
+        // A link of this name that is no bridge takes no ports, and is not ours to change.
         link(&["add", &bridge, "type", "veth", "peer", "name", &format!("{bridge}p")]);
         for _ in 0..5 {
             let config = Some(world.sandbox_config("nowhere"));
             let request = v1::RunPodSandboxRequest { config, ..Default::default() };
             let error = world.engine().run_pod_sandbox(request).await.unwrap_err();
-            assert!(error.message.contains("add link kv"), "{error}");
+            assert!(error.message.contains(&format!("add bridge {bridge}: a link of this name exists")), "{error}");
             assert!(world.sandboxes().await.is_empty());
             assert_eq!(fs::read_dir(world.config.run_dir.join("sandboxes")).unwrap().count(), 0);
         }
         assert_eq!(crate::world::mounts(&world.mark), Vec::<String>::new());
+        assert_eq!(crate::network::run("ip", &["-o", "-4", "address", "show", "dev", &bridge]), "");
         link(&["delete", &bridge]);
         world.sandbox("nowhere").await;
         world

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -68,8 +68,9 @@ fn f_d03_a_flushed_network_is_put_back() {
         let (a, b) = (world.sandbox("a").await, world.sandbox("b").await);
         let client = world.run(&a, "client", "exec sleep 1000").await;
         let bridge = world.config.bridge.clone();
-        run("ip", &["link", "delete", &bridge]);
+        // The bridge last: it is what is looked for.
         run("nft", &["delete", "table", "ip", &bridge]);
+        run("ip", &["link", "delete", &bridge]);
         eventually("the bridge", || async {
             let ports = run("ip", &["-o", "link", "show", "master", &bridge]);
             (ports.lines().filter(|line| line.contains("kv")).count() == 2).then_some(())
@@ -87,6 +88,45 @@ fn f_d03_a_flushed_network_is_put_back() {
         })
         .await;
         world.stop(&server, 0).await.unwrap();
+        world
+    });
+}
+
+/// What is whole of a bridge: its address, that it is up, the masquerade and the guard of the machine's loopback.
+fn assert_whole(world: &World) {
+    let bridge = &world.config.bridge;
+    let address = run("ip", &["-o", "-4", "address", "show", "dev", bridge]);
+    assert!(address.contains(&format!("inet {}/", world.config.pod_cidr.gateway())), "{address}");
+    let link = run("ip", &["-o", "link", "show", "dev", bridge]);
+    assert!(link.contains(",UP"), "{link}");
+    let rules = run("nft", &["list", "table", "ip", bridge]);
+    assert!(rules.contains("masquerade") && rules.contains("127.0.0.0/8 drop"), "{rules}");
+    let forward = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    assert_eq!(forward.trim(), "1");
+}
+
+#[test]
+fn f_d03_a_bridge_that_was_only_begun_is_completed_for_the_next_pod() {
+    with_world(|mut world| async move {
+        let bridge = world.config.bridge.clone();
+        let begin = || run("ip", &["link", "add", &bridge, "type", "bridge"]);
+        // As somebody leaves it who was killed, or failed, after the first step.
+        begin();
+        let a = world.sandbox("a").await;
+        assert_whole(&world);
+        // Begun anew by somebody else, and the next pod comes before the repair does.
+        run("nft", &["delete", "table", "ip", &bridge]);
+        run("ip", &["link", "delete", &bridge]);
+        begin();
+        let b = world.sandbox("b").await;
+        assert_whole(&world);
+        // That the bridge is whole does not hide that a pod is not on it.
+        world.reopen().await;
+        eventually("both pods on the bridge", || async {
+            let ports = run("ip", &["-o", "link", "show", "master", &bridge]);
+            [&a, &b].iter().all(|sandbox| ports.contains(&format!("kv{}", &sandbox[..8]))).then_some(())
+        })
+        .await;
         world
     });
 }
