@@ -8,12 +8,14 @@ mod calls;
 mod streaming;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint as Target, Uri};
 
+use crate::settling::Settling;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 
@@ -92,6 +94,7 @@ pub struct Config {
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    settling: Arc<Settling>,
     call_within: Duration,
     pull_within: Duration,
 }
@@ -108,6 +111,7 @@ impl Client {
             images: ImageServiceClient::new(images)
                 .max_decoding_message_size(MESSAGE_MAX_BYTES)
                 .max_encoding_message_size(MESSAGE_MAX_BYTES),
+            settling: Arc::default(),
             call_within: config.call_within,
             pull_within: config.pull_within,
         }

@@ -29,8 +29,9 @@ pub struct Settling {
 }
 
 impl Settling {
-    /// Notes that a container has ended, where that is known before its status is asked for.
-    pub fn saw_end(&self, id: &str) {
+    /// Counts from now, where a container's end is known before its status is asked for. One that is being stopped need not
+    /// be waited for at all: who kills it is known.
+    pub fn begin(&self, id: &str) {
         self.first_seen(id);
     }
 
@@ -107,7 +108,7 @@ mod tests {
         let late = v1::ContainerStatus { finished_at: now_ns() - 5_000_000_000, ..killed("late") };
         assert_eq!(waited(&settling, &late).await, SETTLES_WITHIN);
         assert_eq!(waited(&settling, &late).await, Duration::ZERO);
-        settling.saw_end("told");
+        settling.begin("told");
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(waited(&settling, &killed("told")).await, Duration::from_millis(100));
         // A clock that was set back does not hold anybody up for longer.
@@ -134,7 +135,7 @@ mod tests {
     async fn those_who_are_remembered_have_a_limit() {
         let settling = Settling::default();
         for number in 0..3 * REMEMBERED {
-            settling.saw_end(&number.to_string());
+            settling.begin(&number.to_string());
             assert!(settling.seen.lock().unwrap().len() <= REMEMBERED);
         }
     }

@@ -10,14 +10,14 @@ use bollard::errors::Error as DockerError;
 use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use cri::Error;
+use cri::settling::Settling;
 
 use crate::Config;
 use crate::call::{Failed, NOT_FOUND, within};
-use crate::facts;
-use crate::labels;
 use crate::pause::Pause;
 use crate::stopping::Stops;
 use crate::turns::Turns;
+use crate::{labels, status};
 
 /// Every call has a limit of its own; the client's must not come first, even for the longest grace there is.
 const CLIENT_SECS: u64 = 400 * 24 * 3600;
@@ -27,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) pause: Pause,
     pub(crate) turns: Turns,
     pub(crate) stops: Stops,
+    pub(crate) settling: Settling,
     /// The lowest OOM score that the daemon is known to be able to give; lower ones were refused.
     oom_floor: AtomicI64,
     client: Mutex<Option<bollard::Docker>>,
@@ -38,6 +39,7 @@ impl Core {
             pause: Pause::new(config.pause),
             turns: Turns::default(),
             stops: Stops::default(),
+            settling: Settling::default(),
             oom_floor: AtomicI64::new(i64::MIN),
             client: Mutex::new(None),
             config,
@@ -120,12 +122,12 @@ impl Core {
 
     /// A container in a sandbox with all that Docker has to say of its end.
     pub(crate) async fn inspect_settled(&self, id: &str) -> Result<Option<ContainerInspectResponse>, Error> {
-        let found = self.inspect_container(id).await?;
-        let Some(left) = found.as_ref().and_then(|found| facts::unsettled_for(found, facts::now_ns())) else {
-            return Ok(found);
-        };
-        tokio::time::sleep(left).await;
-        self.inspect_container(id).await
+        loop {
+            let found = self.inspect_container(id).await?;
+            let status = found.as_ref().map(status::container);
+            let Some(pause) = status.and_then(|status| self.settling.pause(&status)) else { return Ok(found) };
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Docker takes names and beginnings of ids for ids; the CRI does not.

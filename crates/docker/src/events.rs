@@ -80,6 +80,12 @@ impl Core {
             *pause = FIRST_PAUSE;
             // The next stream begins after it.
             *since_ns = event.time_nano.map_or(*since_ns, |at| at + 1).max(*since_ns);
+            if let (Some("die"), Some(id)) =
+                (event.action.as_deref(), event.actor.as_ref().and_then(|actor| actor.id.as_deref()))
+            {
+                // What the pods of earlier events are asked for takes its time.
+                self.settling.begin(id);
+            }
             heard.try_send(Heard::Event(Box::new(event)))?;
         }
         Ok(())

@@ -1,19 +1,13 @@
 //! What Docker says of a container's life.
 
-use std::time::Duration;
-
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status};
 
 /// What other runtimes say of a container whose program could not be executed.
 const START_FAILED: i32 = 128;
 const START_ERROR: &str = "StartError";
 const UNKNOWN: &str = "ContainerStatusUnknown";
-/// By SIGKILL.
-const KILLED_CODE: i32 = 137;
 /// As if it had been killed.
-const UNKNOWN_CODE: i32 = KILLED_CODE;
-const ERROR: &str = "Error";
-const SETTLED_NS: i64 = 500_000_000;
+const UNKNOWN_CODE: i32 = 137;
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +47,7 @@ pub(crate) fn life(container: &ContainerInspectResponse) -> Life {
                 (0, ..) => (UNKNOWN_CODE, UNKNOWN),
                 (_, Some(true), code) => (code, "OOMKilled"),
                 (_, _, 0) => (0, "Completed"),
-                (_, _, code) => (code, ERROR),
+                (_, _, code) => (code, "Error"),
             };
             Life::Ended(End { code, finished_at_ns: ended_ns(container, state), reason, message })
         }
@@ -65,22 +59,6 @@ fn ended_ns(container: &ContainerInspectResponse, state: &ContainerState) -> i64
     match time_ns(state.finished_at.as_deref()) {
         0 => time_ns(container.created.as_deref()),
         ns => ns.max(started_ns(container)),
-    }
-}
-
-/// Docker hears of a container's end and of the kernel's killing in it by ways of their own, the second one sometimes a
-/// moment later. This is how much longer what it says of a container that has just been killed may change.
-pub(crate) fn unsettled_for(container: &ContainerInspectResponse, now_ns: i64) -> Option<Duration> {
-    let limited = container.host_config.as_ref().and_then(|host| host.memory).is_some_and(|bytes| bytes > 0);
-    match life(container) {
-        Life::Ended(end) if limited && end.code == KILLED_CODE && end.reason == ERROR => {
-            let left = end.finished_at_ns.saturating_add(SETTLED_NS).saturating_sub(now_ns);
-            u64::try_from(left)
-                .ok()
-                .filter(|left| *left > 0)
-                .map(|left| Duration::from_nanos(left.min(SETTLED_NS as u64)))
-        }
-        _ => None,
     }
 }
 
@@ -144,26 +122,6 @@ mod tests {
         ] {
             let found = life(&container(status, started, facts));
             assert_eq!(found, expected, "{status:?} {facts:?}");
-        }
-    }
-
-    #[test]
-    fn only_who_was_just_killed_under_a_limit_may_yet_have_been_short_of_memory() {
-        let host = |memory| bollard::models::HostConfig { memory: Some(memory), ..Default::default() };
-        let killed = |memory, facts| ContainerInspectResponse {
-            host_config: Some(host(memory)),
-            ..container(Status::EXITED, STARTED, facts)
-        };
-        let ended_ns = 2_000_000_000;
-        let left = |found: &ContainerInspectResponse, after_ms: i64| {
-            unsettled_for(found, ended_ns + after_ms * 1_000_000).map(|left| left.as_millis())
-        };
-        let found = killed(1, (137, false, ""));
-        assert_eq!([0, 100, 499, 500, 9_000].map(|ms| left(&found, ms)), [Some(500), Some(400), Some(1), None, None]);
-        // A clock that was set back does not hold anybody up for longer.
-        assert_eq!(left(&found, -1_000_000), Some(500));
-        for other in [killed(0, (137, false, "")), killed(1, (137, true, "")), killed(1, (1, false, ""))] {
-            assert_eq!(left(&other, 0), None);
         }
     }
 

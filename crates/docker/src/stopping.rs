@@ -71,6 +71,7 @@ impl Core {
         if life(&found) != Life::Running {
             return Ok(());
         }
+        self.settling.begin(id);
         let seconds = timeout_secs.clamp(0, MAX_GRACE_SECS);
         let grace = Duration::from_secs(seconds.unsigned_abs());
         match self.stops.begin(id, Instant::now() + grace) {

@@ -85,6 +85,14 @@ pub(super) fn driver_shown(status: &v1::StatusResponse) -> v1::CgroupDriver {
     }
 }
 
+/// The limits of a container as containerd before 1.7 tells them, in the specification that it made for runc.
+pub(super) fn limits_shown(answer: &v1::ContainerStatusResponse) -> v1::ContainerResources {
+    let info = answer.info.get("info").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let limit = info.and_then(|info| info["runtimeSpec"]["linux"]["resources"]["memory"]["limit"].as_i64());
+    let linux = v1::LinuxContainerResources { memory_limit_in_bytes: limit.unwrap_or(0), ..Default::default() };
+    v1::ContainerResources { linux: Some(linux), windows: None }
+}
+
 pub(super) fn error_of(call: &str, status: &Status) -> Error {
     let sources = || std::iter::successors(std::error::Error::source(status), |error| error.source());
     // The limit that goes with a call is minded on this side as well, and then it is no word of the runtime's.
@@ -173,6 +181,21 @@ mod tests {
             assert_eq!(shown(other), Cgroupfs, "{other}");
         }
         assert_eq!(driver_shown(&v1::StatusResponse::default()), Cgroupfs);
+    }
+
+    #[test]
+    fn limits_are_read_from_what_runc_was_told() {
+        let shown = |info: &str| {
+            let info = [("info".to_owned(), info.to_owned())].into();
+            limits_shown(&v1::ContainerStatusResponse { info, ..Default::default() })
+                .linux
+                .unwrap()
+                .memory_limit_in_bytes
+        };
+        assert_eq!(shown(r#"{"runtimeSpec": {"linux": {"resources": {"memory": {"limit": 16777216}}}}}"#), 16 << 20);
+        for none in ["", "[]", "{}", r#"{"runtimeSpec": {"linux": {"resources": {"memory": {"limit": "x"}}}}}"#] {
+            assert_eq!(shown(none), 0, "{none}");
+        }
     }
 
     #[test]

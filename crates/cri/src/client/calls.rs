@@ -1,19 +1,23 @@
 //! The calls of [`Runtime`] as they go over the wire.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tonic::{Request, Status, Streaming};
 
 use super::Client;
-use super::answer::{driver_shown, driver_told, ended, error_of, fits, reserved, spoken, within};
+use super::answer::{driver_shown, driver_told, ended, error_of, fits, limits_shown, reserved, spoken, within};
 use super::streaming::{self, OpenError, Transport, Wanted, Whose};
 use crate::attach::Terms;
+use crate::settling::may_change;
 use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
+/// Events whose statuses are completed at one time; they keep their order.
+const COMPLETED_AT_ONCE: usize = 64;
 const EVENTS_CALL: &str = "get_container_events";
 /// A runtime that has no events says so at once.
 const REFUSAL_WITHIN: Duration = Duration::from_millis(50);
@@ -97,6 +101,50 @@ impl Client {
         Err(Error::internal(format!("{}: the runtime opens no streams", ask.call())))
     }
 
+    /// How long to wait before the runtime is asked anew about a container of which it said this.
+    async fn unsettled_for(&self, status: &v1::ContainerStatus) -> Result<Option<Duration>, Error> {
+        if status.resources.is_some() || !may_change(status, SystemTime::now()) {
+            return Ok(self.settling.pause(status));
+        }
+        let request = v1::ContainerStatusRequest { container_id: status.id.clone(), verbose: true };
+        let limits = limits_shown(&call!(self.runtime.container_status(request))?);
+        Ok(self.settling.pause(&v1::ContainerStatus { resources: Some(limits), ..status.clone() }))
+    }
+
+    /// Asks again for those of which the runtime may have said too little. One that is gone was as it was.
+    async fn settle(&self, statuses: &mut [v1::ContainerStatus]) {
+        for status in statuses.iter_mut().filter(|status| may_change(status, SystemTime::now())) {
+            let request = v1::ContainerStatusRequest { container_id: status.id.clone(), verbose: false };
+            if let Ok(v1::ContainerStatusResponse { status: Some(told), .. }) = self.container_status(request).await {
+                *status = told;
+            }
+        }
+    }
+
+    /// Until the stream ends, or its reader goes or falls behind: the channel's end tells him.
+    async fn pass_on(
+        &self,
+        events: Streaming<v1::ContainerEventResponse>,
+        to: mpsc::Sender<v1::ContainerEventResponse>,
+    ) -> Result<(), Status> {
+        let completed = events.map(async |event| {
+            let mut event = event?;
+            self.settle(&mut event.containers_statuses).await;
+            Ok::<_, Status>(event)
+        });
+        let mut completed = completed.buffered(COMPLETED_AT_ONCE);
+        loop {
+            let event = tokio::select! {
+                () = to.closed() => return Ok(()),
+                event = completed.next() => event.transpose()?,
+            };
+            let Some(event) = event else { return Ok(()) };
+            if to.try_send(event).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
     /// What is being opened; none where the runtime refuses this way of carrying it and there is another.
     async fn opened<T>(
         &self,
@@ -159,7 +207,9 @@ impl Runtime for Client {
         &self,
         request: v1::PodSandboxStatusRequest,
     ) -> Result<v1::PodSandboxStatusResponse, Error> {
-        call!(self.runtime.pod_sandbox_status(request))
+        let mut answer = call!(self.runtime.pod_sandbox_status(request))?;
+        self.settle(&mut answer.containers_statuses).await;
+        Ok(answer)
     }
 
     async fn list_pod_sandbox(&self, request: v1::ListPodSandboxRequest) -> Result<v1::ListPodSandboxResponse, Error> {
@@ -178,6 +228,7 @@ impl Runtime for Client {
     }
 
     async fn stop_container(&self, request: v1::StopContainerRequest) -> Result<v1::StopContainerResponse, Error> {
+        self.settling.begin(&request.container_id);
         let limit = self.call_within + seconds(request.timeout);
         ended(call!(self.runtime.stop_container(request), limit))
     }
@@ -197,7 +248,12 @@ impl Runtime for Client {
         &self,
         request: v1::ContainerStatusRequest,
     ) -> Result<v1::ContainerStatusResponse, Error> {
-        call!(self.runtime.container_status(request))
+        loop {
+            let answer = call!(self.runtime.container_status(request.clone()))?;
+            let Some(status) = &answer.status else { return Ok(answer) };
+            let Some(pause) = self.unsettled_for(status).await? else { return Ok(answer) };
+            tokio::time::sleep(pause).await;
+        }
     }
 
     fn log_rotation(&self) -> LogRotation {
@@ -295,6 +351,7 @@ impl Runtime for Client {
             }
         };
         let (sender, receiver) = mpsc::channel(EVENTS);
+        let client = self.clone();
         tokio::spawn(async move {
             let opened = match opened {
                 Some(opened) => Ok(opened),
@@ -304,7 +361,7 @@ impl Runtime for Client {
                 },
             };
             let passed = match opened {
-                Ok(opened) => pass_on(opened.into_inner(), sender).await,
+                Ok(opened) => client.pass_on(opened.into_inner(), sender).await,
                 Err(status) => Err(status),
             };
             if let Err(status) = passed {
@@ -313,22 +370,5 @@ impl Runtime for Client {
             }
         });
         Ok(receiver)
-    }
-}
-
-/// Until the stream ends, or its reader goes or falls behind: the channel's end tells him.
-async fn pass_on(
-    mut events: Streaming<v1::ContainerEventResponse>,
-    to: mpsc::Sender<v1::ContainerEventResponse>,
-) -> Result<(), Status> {
-    loop {
-        let event = tokio::select! {
-            () = to.closed() => return Ok(()),
-            event = events.message() => event?,
-        };
-        let Some(event) = event else { return Ok(()) };
-        if to.try_send(event).is_err() {
-            return Ok(());
-        }
     }
 }
