@@ -1,6 +1,6 @@
 use cri::{Code, LogRotation, Runtime, v1};
 
-use crate::world::{BUSYBOX, with_each};
+use crate::world::{BUSYBOX, PATIENCE, with_each};
 
 #[test]
 fn a_pod_lives_and_ends_by_the_calls_of_the_protocol() {
@@ -145,9 +145,12 @@ fn a_log_that_was_renamed_is_reopened_and_no_line_of_it_lost() {
         let log = std::path::PathBuf::from(world.status(&id).await.log_path);
         let rotated = log.with_extension("log.20060102-150405");
         let grown = async || {
-            while !std::fs::read(&log).is_ok_and(|text| !text.is_empty()) {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
+            let growing = async {
+                while !std::fs::read(&log).is_ok_and(|text| !text.is_empty()) {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, growing).await.expect("the log grows");
         };
         grown().await;
         std::fs::rename(&log, &rotated).unwrap();
@@ -177,7 +180,7 @@ fn events_tell_an_exit_or_are_refused_at_once() {
         let mut events = events.unwrap();
         let (sandbox, id) = world.container("told", "exit 5").await;
         loop {
-            let event = events.recv().await.unwrap();
+            let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("it comes").unwrap();
             let seen = event.containers_statuses.iter().find(|status| status.id == id);
             if seen.is_some_and(|status| status.exit_code == 5) {
                 assert_eq!(event.pod_sandbox_status.unwrap().id, sandbox);

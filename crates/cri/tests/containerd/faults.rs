@@ -4,7 +4,7 @@ use cri::calls::{SLOW_AFTER, Watched, for_pod};
 use cri::testing::{Fault, FaultyProxy, Rule};
 use cri::{Code, Runtime, v1};
 
-use crate::world::{client, with_each};
+use crate::world::{PATIENCE, client, with_each};
 
 fn rule(call: &str, containing: &str, fault: Fault) -> Rule {
     Rule { call: call.into(), containing: containing.into(), fault, times: 1 }
@@ -32,7 +32,7 @@ fn an_answer_that_is_lost_or_late_leaves_what_was_done() {
     with_each(|world| async move {
         let socket = world.dir.join("proxy.sock");
         let proxy = FaultyProxy::start(&socket, &world.socket()).unwrap();
-        let through = client(&socket, Duration::from_secs(5));
+        let through = client(&socket, PATIENCE);
         let run =
             |name: &str| v1::RunPodSandboxRequest { config: Some(world.sandbox_config(name)), ..Default::default() };
 
@@ -79,22 +79,28 @@ fn a_call_that_hangs_is_told_and_holds_nobody_else_up() {
     with_each(|world| async move {
         let socket = world.dir.join("proxy.sock");
         let proxy = FaultyProxy::start(&socket, &world.socket()).unwrap();
-        let runtime = Watched::new(std::sync::Arc::new(client(&socket, Duration::from_secs(8))));
+        let runtime = Watched::new(std::sync::Arc::new(client(&socket, SLOW_AFTER + Duration::from_secs(15))));
         let calls = runtime.calls();
         proxy.inject(rule("StopPodSandbox", "f00d", Fault::Hang));
         let hanging = tokio::spawn({
             let stop = v1::StopPodSandboxRequest { pod_sandbox_id: "f00d".into() };
             for_pod("default/web".into(), async move { (runtime.stop_pod_sandbox(stop).await, runtime) })
         });
-        tokio::time::sleep(SLOW_AFTER + Duration::from_secs(1)).await;
-        let told: Vec<String> = calls.troubles().iter().map(ToString::to_string).collect();
+        let told: Vec<String> = loop {
+            assert!(!hanging.is_finished(), "it was given up before it was told");
+            match &calls.troubles()[..] {
+                [] => tokio::time::sleep(Duration::from_millis(100)).await,
+                told => break told.iter().map(ToString::to_string).collect(),
+            }
+        };
         assert!(
             told.len() == 1 && told[0].starts_with("stop_pod_sandbox of pod default/web has not been answered"),
             "{told:?}"
         );
         // The same connection, and another call of the same kind.
-        let other = client(&socket, Duration::from_secs(2));
+        let other = client(&socket, PATIENCE);
         other.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: "beef".into() }).await.unwrap();
+        assert!(!hanging.is_finished(), "it waited for the one that hangs");
         let (answer, runtime) = hanging.await.unwrap();
         assert_eq!(answer.unwrap_err().code, Code::DeadlineExceeded);
         assert_eq!(calls.troubles(), []);

@@ -1,8 +1,10 @@
 use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{World, with_each};
+use crate::world::{PATIENCE, World, with_each};
+
+type Reading = Option<Box<dyn AsyncRead + Send + Unpin>>;
 
 async fn exec(world: &World, id: &str, script: &str, tty: bool) -> ExecSession {
     let request = v1::ExecRequest {
@@ -16,9 +18,10 @@ async fn exec(world: &World, id: &str, script: &str, tty: bool) -> ExecSession {
     world.client.exec(request, Some((101, 37))).await.unwrap()
 }
 
-async fn all(stream: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>) -> Vec<u8> {
+async fn all(stream: Reading) -> Vec<u8> {
     let mut bytes = Vec::new();
-    stream.unwrap().read_to_end(&mut bytes).await.unwrap();
+    let reading = tokio::time::timeout(PATIENCE, stream.unwrap().read_to_end(&mut bytes)).await;
+    reading.unwrap_or_else(|_| panic!("it does not end")).unwrap();
     bytes
 }
 
@@ -65,14 +68,7 @@ fn a_terminal_has_its_size_and_learns_a_new_one() {
         let script = "until [ \"$(stty size)\" = '37 101' ]; do sleep 0.05; done; echo first; \
                       until [ \"$(stty size)\" = '38 102' ]; do sleep 0.05; done; exit 4";
         let mut session = exec(&world, &id, script, true).await;
-        let mut stdout = session.stdout.take().unwrap();
-        let mut seen = String::new();
-        while !seen.contains("first") {
-            let mut bytes = [0; 100];
-            let length = stdout.read(&mut bytes).await.unwrap();
-            assert!(length > 0, "it ended with {seen:?}");
-            seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
-        }
+        until(&mut session.stdout, "first").await;
         session.resize.send((102, 38)).await.unwrap();
         assert!(session.stderr.is_none());
         assert_eq!(session.exit.await.unwrap(), Ok(4));
@@ -124,11 +120,13 @@ async fn attach(world: &World, id: &str, streams: &str) -> ExecSession {
 }
 
 /// Reads until the text was there.
-async fn until(session: &mut ExecSession, text: &str) {
+async fn until(stream: &mut Reading, text: &str) {
     let mut seen = String::new();
     while !seen.contains(text) {
         let mut bytes = [0; 100];
-        let length = session.stdout.as_mut().unwrap().read(&mut bytes).await.unwrap();
+        let reading = stream.as_mut().unwrap().read(&mut bytes);
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        let length = read.unwrap_or_else(|_| panic!("no {text:?} after {seen:?}")).unwrap();
         assert!(length > 0, "it ended with {seen:?}");
         seen.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
@@ -141,15 +139,18 @@ fn a_container_is_attached_to_until_it_ends() {
         let (sandbox, id) = interactive(&world, "attach", script, false).await;
         let mut first = attach(&world, &id, "ioe").await;
         first.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
-        until(&mut first, "got one\n").await;
+        until(&mut first.stdout, "got one\n").await;
+        // What it does not read, the next one may.
+        until(&mut first.stderr, "err\n").await;
         // Its end is not the input's: the next one finds it open.
         drop(first);
         let mut second = attach(&world, &id, "ioe").await;
         second.stdin.as_mut().unwrap().write_all(b"two\n").await.unwrap();
-        until(&mut second, "got two\n").await;
+        until(&mut second.stdout, "got two\n").await;
+        until(&mut second.stderr, "err\n").await;
         second.stdin.as_mut().unwrap().write_all(b"end\n").await.unwrap();
         let (out, err) = tokio::join!(all(second.stdout), all(second.stderr));
-        assert_eq!((out.as_slice(), err.as_slice()), (&b"got end\n"[..], &b"err\nerr\n"[..]));
+        assert_eq!((out.as_slice(), err.as_slice()), (&b"got end\n"[..], &b"err\n"[..]));
         assert_eq!(second.exit.await.unwrap(), Ok(0), "it ended, whatever its code");
         assert_eq!(world.exited(&id).await.exit_code, 7);
         world.remove(&sandbox).await;
@@ -182,10 +183,10 @@ fn the_end_of_what_is_typed_is_the_inputs_only_where_it_is_for_once() {
         let (sandbox, id) = interactive(&world, "kept", "read a; echo got $a; read b; echo got $b", false).await;
         let mut first = attach(&world, &id, "io").await;
         first.stdin.take().unwrap().write_all(b"one\n").await.unwrap();
-        until(&mut first, "got one\n").await;
+        until(&mut first.stdout, "got one\n").await;
         let mut second = attach(&world, &id, "i").await;
         second.stdin.take().unwrap().write_all(b"two\n").await.unwrap();
-        until(&mut first, "got two\n").await;
+        until(&mut first.stdout, "got two\n").await;
         assert_eq!(first.exit.await.unwrap(), Ok(0));
         world.remove(&sandbox).await;
 
@@ -216,7 +217,7 @@ fn a_containers_terminal_is_attached_to() {
             // Sizes are told apart from what is typed.
             while !exec_says(&world, &id, "stty size < /dev/console").await.contains(size) {}
             session.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
-            until(&mut session, size).await;
+            until(&mut session.stdout, size).await;
             session.resize.send((99, 44)).await.unwrap();
         }
         session.stdin.as_mut().unwrap().write_all(b"\x04").await.unwrap();
@@ -260,7 +261,10 @@ fn s_f07_ports_are_forwarded_and_what_fails_is_told() {
             std::io::Result::Ok(back)
         };
         // It may not listen yet.
-        while echo(b"x").await.is_err() {}
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Err(error) = echo(b"x").await {
+            assert!(tokio::time::Instant::now() < deadline, "{error}");
+        }
         let sent: Vec<u8> = (0..60_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
         let (one, two) = tokio::join!(echo(&sent), echo(&sent[..1000]));
         assert!(one.unwrap() == sent && two.unwrap() == sent[..1000], "what came back is not what was sent");

@@ -1,5 +1,7 @@
 //! Sessions on containers' own streams, and connections to pods' ports.
 
+use std::time::Duration;
+
 use cri::attach::Terms;
 use cri::{Code, ExecSession, Runtime, v1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -34,7 +36,7 @@ async fn run(world: &World, sandbox: &str, script: &str, change: impl FnOnce(&mu
 
 async fn all(stream: Reading) -> Vec<u8> {
     let mut bytes = Vec::new();
-    stream.unwrap().read_to_end(&mut bytes).await.unwrap();
+    tokio::time::timeout(PATIENCE, stream.unwrap().read_to_end(&mut bytes)).await.expect("it ends").unwrap();
     bytes
 }
 
@@ -43,6 +45,21 @@ async fn read(stream: &mut Reading, length: usize) -> String {
     let reading = stream.as_mut().unwrap().read_exact(&mut bytes);
     tokio::time::timeout(PATIENCE, reading).await.expect("it comes").unwrap();
     String::from_utf8(bytes).unwrap()
+}
+
+/// Types until it is heard: Docker answers a moment before it listens to the container for whoever attaches.
+async fn await_heard(listening: &mut Reading, typist: &mut ExecSession) {
+    let listening = listening.as_mut().unwrap();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        typist.stdin.as_mut().unwrap().write_all(b"again\n").await.unwrap();
+        assert_eq!(read(&mut typist.stdout, 10).await, "got again\n");
+        if let Ok(heard) = tokio::time::timeout(Duration::from_millis(50), listening.read_u8()).await {
+            heard.unwrap();
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing is heard");
+    }
 }
 
 #[tokio::test]
@@ -54,16 +71,20 @@ async fn input_goes_in_and_output_comes_out_until_the_container_ends() {
     let mut first = attach(&world, &id, "ioe").await;
     first.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
     assert_eq!(read(&mut first.stdout, 8).await, "got one\n");
+    // What it does not read, the next one may.
+    assert_eq!(read(&mut first.stderr, 4).await, "err\n");
     // Its end is not the input's: the next one finds it open.
     drop(first);
-    let listener = attach(&world, &id, "oe").await;
+    let mut listener = attach(&world, &id, "oe").await;
     let mut second = attach(&world, &id, "io").await;
     assert!(second.stderr.is_none());
+    await_heard(&mut listener.stdout, &mut second).await;
+    await_heard(&mut listener.stderr, &mut second).await;
     second.stdin.take().unwrap().write_all(b"two\nend\n").await.unwrap();
     assert_eq!(all(second.stdout).await, b"got two\ngot end\n");
     assert_eq!(second.exit.await.unwrap(), Ok(0), "it ended, whatever its code");
-    assert_eq!(all(listener.stdout).await, b"got two\ngot end\n");
-    assert_eq!(all(listener.stderr).await, b"err\nerr\n");
+    assert!(all(listener.stdout).await.ends_with(b"got again\ngot two\ngot end\n"));
+    assert!(all(listener.stderr).await.ends_with(b"err\nerr\n"));
     assert_eq!(world.ended(&id).await.exit_code, 7);
     world.remove_sandbox(&sandbox).await.unwrap();
 }
@@ -107,12 +128,12 @@ async fn a_terminal_is_attached_to_and_outlives_the_session() {
 async fn f_e04_s_f04_who_reads_has_every_byte_and_who_does_not_holds_nobody_up() {
     let Some(world) = World::new() else { return };
     let sandbox = world.run().await.unwrap();
-    let script = "read go; dd if=/dev/urandom of=/tmp/x bs=1M count=10 2>/dev/null; cat /tmp/x /tmp/x; exit 3";
+    let script = "while read line; test $line = again; do echo got $line; done; dd if=/dev/urandom of=/tmp/x bs=1M count=10 2>/dev/null; cat /tmp/x /tmp/x; exit 3";
     let id = run(&world, &sandbox, script, |_| {}).await;
-    let deaf = attach(&world, &id, "o").await;
+    let mut deaf = attach(&world, &id, "o").await;
     let mut reader = attach(&world, &id, "io").await;
-    let mut stdin = reader.stdin.take().unwrap();
-    stdin.write_all(b"\n").await.unwrap();
+    await_heard(&mut deaf.stdout, &mut reader).await;
+    reader.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     let out = all(reader.stdout).await;
     assert_eq!(reader.exit.await.unwrap(), Ok(0));
     assert_eq!(world.ended(&id).await.exit_code, 3);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cri::v1;
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 #[tokio::test]
 async fn f_b05_codes_and_signals_are_told_as_they_were() {
@@ -122,7 +122,7 @@ async fn a_stop_that_nobody_waits_for_is_done() {
     let id = world.started(&sandbox, "app", "trap 'echo asked' TERM; while :; do sleep 0.05; done").await;
     ready(&world, &id).await;
     tokio::select! {
-        _ = world.stop(&id, 2) => panic!("it does not end by itself"),
+        _ = world.stop(&id, 15) => panic!("it does not end by itself"),
         () = asked(&world) => {}
     }
     assert_eq!(world.ended(&id).await.exit_code, 137);
@@ -131,11 +131,16 @@ async fn a_stop_that_nobody_waits_for_is_done() {
 
 /// Waits until the container's script has set its traps: it has by the time that its first sleep shows.
 async fn ready(world: &World, id: &str) {
-    while world.exec(id, "pidof sleep", 0).await.unwrap().exit_code != 0 {}
+    let deadline = Instant::now() + PATIENCE;
+    while world.exec(id, "pidof sleep", 0).await.unwrap().exit_code != 0 {
+        assert!(Instant::now() < deadline, "it does not sleep");
+    }
 }
 
 async fn asked(world: &World) {
+    let deadline = Instant::now() + PATIENCE;
     while !std::fs::read_to_string(world.log("app")).is_ok_and(|log| log.contains("asked")) {
+        assert!(Instant::now() < deadline, "it is not asked to end");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
