@@ -106,7 +106,7 @@ impl Packed {
         let (suffix, bytes) = match packing {
             Packing::Plain => ("", tar.to_vec()),
             Packing::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
                 encoder.write_all(tar).expect("memory takes all");
                 ("+gzip", encoder.finish().expect("memory takes all"))
             }

@@ -1,6 +1,6 @@
 //! Generated images come out of three implementations as the same trees: ours, umoci and containerd.
 //!
-//! `FULL=1` gives every image up to 127 layers; otherwise one has 127 and the others are lower. `SEED` gives other images.
+//! `FULL=1` gives every image up to 127 layers; otherwise a tenth of them has more than ten. `SEED` gives other images.
 
 use e2e::daemon::{Containerd, run};
 use e2e::dice::{Dice, number_from_env};
@@ -11,11 +11,14 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, unmount,
 };
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const IMAGES: usize = 100;
 const MOST_LAYERS: u64 = 127;
+/// Of most images, for what each layer costs three times.
+const FEW_LAYERS: u64 = 10;
 
 /// An image and the names by which everyone knows it.
 struct Sample {
@@ -28,13 +31,15 @@ struct Sample {
 fn samples() -> Vec<Sample> {
     let seed = number_from_env("SEED", 1) as u64;
     println!("SEED={seed}");
-    let most = if std::env::var_os("FULL").is_some() { MOST_LAYERS } else { 10 };
+    let full = std::env::var_os("FULL").is_some();
     let sample = |number: usize| {
         let mut dice = Dice::from_seed(seed.wrapping_mul(1_000_003) + number as u64);
         let count = match number {
             0 => 1,
             1 => MOST_LAYERS,
-            _ => 1 + dice.below(most),
+            _ if full => 1 + dice.below(MOST_LAYERS),
+            number if number % 10 == 2 => FEW_LAYERS + 1 + dice.below(MOST_LAYERS - FEW_LAYERS),
+            _ => 1 + dice.below(FEW_LAYERS),
         };
         let layers = generate::layers(&mut dice, count as usize);
         let pack = |layer: Vec<u8>| {
@@ -60,8 +65,19 @@ impl Mounted {
             fsconfig_set_string(&overlay, "lowerdir+", layer).expect("a layer");
         }
         fsconfig_create(&overlay).expect("a stack of layers");
-        let mount =
-            fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).expect("a mount");
+        Mounted::of(&overlay, MountAttrFlags::MOUNT_ATTR_RDONLY, at)
+    }
+
+    /// What is written there is in memory alone: nobody waits for a disk with each layer.
+    fn memory(at: &Path) -> Mounted {
+        std::fs::create_dir_all(at).expect("a mount point");
+        let memory = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("tmpfs");
+        fsconfig_create(&memory).expect("a file system");
+        Mounted::of(&memory, MountAttrFlags::empty(), at)
+    }
+
+    fn of(made: &OwnedFd, attributes: MountAttrFlags, at: &Path) -> Mounted {
+        let mount = fsmount(made, FsMountFlags::FSMOUNT_CLOEXEC, attributes).expect("a mount");
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&mount, "", rustix::fs::CWD, at, flags).expect("mounted");
         Mounted(at.to_owned())
@@ -99,6 +115,9 @@ fn write(samples: &[Sample], dir: &Path) -> PathBuf {
 /// What our store made of each, in the order of the samples.
 fn ours(samples: &[Sample], archive: &Path, dir: &Path) -> Vec<Tree> {
     let mut machine = Machine::start(Options { images: vec![], ..Options::default() });
+    machine.stop_kubelet();
+    let memory = Mounted::memory(&machine.dir.join("root/image-store"));
+    machine.start_kubelet();
     let told = machine.cli(&["image", "import", &archive.display().to_string()]);
     for sample in samples {
         assert!(told.contains(&sample.name), "{} in {told}", sample.name);
@@ -114,7 +133,7 @@ fn ours(samples: &[Sample], archive: &Path, dir: &Path) -> Vec<Tree> {
         Mounted::overlay(&layers, &empty, &dir.join("ours").join(&sample.tag)).read()
     };
     let trees = samples.iter().map(tree).collect();
-    drop(store);
+    drop((store, memory));
     machine.start_kubelet();
     machine.finish();
     trees
@@ -179,6 +198,7 @@ fn s_b05_s_b13_generated_images_unpack_as_umoci_and_containerd_unpack_them() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
+    let _memory = Mounted::memory(dir.path());
     let samples = samples();
     let archive = write(&samples, dir.path());
     let ours = ours(&samples, &archive, dir.path());
