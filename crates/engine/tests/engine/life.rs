@@ -81,10 +81,13 @@ fn f_b06_a_container_out_of_memory_is_told_so() {
 fn f_b02_a_container_has_its_grace_and_no_more() {
     with_world(|world| async move {
         let sandbox = world.sandbox("grace").await;
-        let polite = world.run(&sandbox, "polite", "trap 'exit 7' TERM; while true; do sleep 0.01; done").await;
-        // The trap is set once the shell says so.
+        let polite = "trap 'exit 7' TERM; echo ready; while true; do sleep 0.01; done";
+        let polite = world.run(&sandbox, "polite", polite).await;
         let deaf = world.run(&sandbox, "deaf", "trap '' TERM; echo ready; while true; do sleep 1; done").await;
-        eventually("the deaf one", || async { world.log("grace", "deaf").contains("ready").then_some(()) }).await;
+        // The trap is set once the shell says so.
+        for name in ["polite", "deaf"] {
+            eventually(name, || async { world.log("grace", name).contains("ready").then_some(()) }).await;
+        }
         world.stop(&polite, 30).await.unwrap();
         assert_eq!(world.status(&polite).await.exit_code, 7);
         world.stop(&deaf, 1).await.unwrap();

@@ -223,7 +223,7 @@ impl World {
 
     /// Output and exit code of a command in a container.
     pub(crate) async fn exec(&self, container: &str, script: &str) -> (String, i32) {
-        let request = v1::ExecSyncRequest { container_id: container.into(), cmd: words(script), timeout: 20 };
+        let request = v1::ExecSyncRequest { container_id: container.into(), cmd: words(script), timeout: 60 };
         let response = self.engine().exec_sync(request).await.unwrap();
         (String::from_utf8(response.stdout).unwrap(), response.exit_code)
     }

@@ -17,6 +17,9 @@ const MAX_ATTACHMENTS: usize = 64;
 /// The engine reads as fast as it can, whoever it reads for. This is for a machine too busy to let it: how long it may be
 /// behind without once catching up.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The most that one wait can cost of it. A machine that stands still, as a guest does while its host saves it, lets the
+/// clock run on and nobody read: that is one wait, however long, and the reader has the others.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// One stream that is passed on.
 pub(super) struct Attachment {
@@ -60,10 +63,11 @@ impl Attachment {
 
     fn wait(&mut self) {
         let began = Instant::now();
-        let limit = Timespec { tv_sec: 0, tv_nsec: self.patience.subsec_nanos().into() };
+        let longest = self.patience.min(WAIT);
+        let limit = Timespec { tv_sec: 0, tv_nsec: longest.subsec_nanos().into() };
         // Whatever ended it, the next write tells how things are.
         poll(&mut [PollFd::new(&self.pipe, PollFlags::OUT)], Some(&limit)).ok();
-        self.patience = self.patience.saturating_sub(began.elapsed());
+        self.patience -= began.elapsed().min(longest);
     }
 }
 

@@ -214,6 +214,8 @@ impl Supervisor {
         let Some(exit) = reap(&self.execs[at].pidfd) else { return };
         let exec = self.execs.swap_remove(at);
         self.unwatch(&exec.pidfd);
+        // Nothing of it is left once its end is told.
+        drop(exec.pidfd);
         match exec.startup {
             Some(startup) => self.answer_failed(startup, exit),
             None => self.broadcast(&FromShim::ExecExited { exec: exec.id, exit }),

@@ -47,6 +47,7 @@ fn b_03_a_start_that_is_asked_for_once_more_is_one_start() {
     let Some(mut sandbox) = sandbox() else { return };
     let spec = sandbox.spec("c", "echo begun; exec sleep 600");
     let started = sandbox.start(&spec).unwrap();
+    wait_for_log(&sandbox.path("c.log"), "begun");
     let again = || Request::Start { container: "c".into() };
     assert!(matches!(sandbox.client.ask(again()), Response::Started(record) if record == started));
     sandbox.client.ask(stop("c", 9, 0));

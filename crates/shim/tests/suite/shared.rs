@@ -4,6 +4,7 @@ use crate::harness::{DEFAULT_CAPABILITIES, Sandbox, sandbox, shell, wait_for_log
 use cgroup::Limits;
 use shim::protocol::{Capabilities, ContainerSpec, ExitStatus, PidNamespace, Request, Response};
 use std::fs;
+use std::time::{Duration, Instant};
 
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
@@ -13,8 +14,20 @@ fn shared(sandbox: &mut Sandbox, id: &str, script: &str) -> ContainerSpec {
     spec
 }
 
-fn children(pid: i32) -> usize {
-    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().split_whitespace().count()
+fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Waits until the pod's PID 1 has reaped all that was left to it.
+fn wait_for_reaping(shim: i32) {
+    let is_pod_init = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "pod-init\n";
+    let pod_init = children(shim).into_iter().find(is_pod_init).expect("the pod's PID 1");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !children(pod_init).is_empty() {
+        assert!(Instant::now() < deadline, "not reaped: {:?}", children(pod_init));
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -74,7 +87,9 @@ fn f_b03_orphans_are_reaped_and_a_containers_end_is_the_end_of_its_own() {
     let spec = shared(&mut sandbox, "c", script);
     sandbox.start(&spec).unwrap();
     wait_for_log(&sandbox.path("c.log"), "made");
-    let (_, output) = sandbox.client.exec("c", shell("cat /proc/[0-9]*/stat | grep -c ' Z '; true")).unwrap();
+    wait_for_reaping(sandbox.shim_pid());
+    let count = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ' Z '; true";
+    let (_, output) = sandbox.client.exec("c", shell(count)).unwrap();
     assert_eq!(output, "0\n");
     let strays = "for i in 1 2 3; do (sleep 601 &); done; exit 9";
     let short = shared(&mut sandbox, "short", strays);
@@ -82,7 +97,7 @@ fn f_b03_orphans_are_reaped_and_a_containers_end_is_the_end_of_its_own() {
     assert!(cgroup::procs(&short.cgroups).is_empty());
     assert_eq!(cgroup::procs(&spec.cgroups).len(), 1);
     // The pod's PID 1 and the first container's init.
-    assert_eq!(children(sandbox.shim_pid()), 2);
+    assert_eq!(children(sandbox.shim_pid()).len(), 2);
 }
 
 #[test]
@@ -94,5 +109,5 @@ fn a_shim_that_is_told_to_end_takes_the_pods_pid_1_along() {
     assert!(matches!(refused, Response::Failed(_)), "{refused:?}");
     sandbox.client.ask(Request::Stop { container: "c".into(), signal: 15, grace_ms: 60_000 });
     assert_eq!(sandbox.client.exited("c").exit, ExitStatus::Signal(15));
-    assert_eq!(children(sandbox.shim_pid()), 1, "PID 1 needs no containers");
+    assert_eq!(children(sandbox.shim_pid()).len(), 1, "PID 1 needs no containers");
 }
