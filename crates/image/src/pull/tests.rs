@@ -246,7 +246,8 @@ async fn f_g06_a_pull_that_stalls_ends_alone() {
     if !is_root() {
         return;
     }
-    let world = World::with(super::PullConfig::default(), Duration::from_secs(1)).await;
+    // For the one that does not stall as well.
+    let world = World::with(super::PullConfig::default(), Duration::from_secs(2)).await;
     world.image("slow:1", &[layer("slow")]);
     world.image("good:1", &[layer("good")]);
     world.hold(&blob(&layer("slow")), 10);

@@ -1,4 +1,4 @@
-use super::testing::{IMPATIENT, PATIENT, Reply, Server, registry, session};
+use super::testing::{PATIENT, Reply, Server, registry, session};
 use super::*;
 
 mod any_input;
@@ -107,7 +107,7 @@ async fn a_registry_on_this_machine_may_speak_plain_http_and_is_remembered_for_i
 async fn nobody_there_is_told_with_the_host() {
     let (_held, port) = testing::dead_port();
     let reference = Reference::parse(&format!("localhost:{port}/x")).unwrap();
-    let error = registry(None, IMPATIENT).session(&reference, None).unwrap().manifest().await.unwrap_err();
+    let error = registry(None, PATIENT).session(&reference, None).unwrap().manifest().await.unwrap_err();
     assert!(matches!(error, RegistryError::Connect { .. }) && error.is_unavailable(), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&format!("localhost:{port}")) && text.contains("refused"), "{text}");

@@ -1,11 +1,10 @@
 //! Mirrors: in order, with what they may be asked for, and without those that are dead.
 
-use super::super::testing::{
-    IMPATIENT, PATIENT, Reply, Server, content, dead_port, read, registry, session, write_hosts,
-};
+use super::super::testing::{PATIENT, Reply, Server, content, dead_port, read, registry, session, write_hosts};
 use crate::registry::RegistryError;
 use crate::{Digest, Reference};
 use std::fs;
+use std::time::Duration;
 
 async fn serving(body: &'static str) -> Server {
     Server::start(move |_| Reply::ok(body)).await
@@ -76,7 +75,8 @@ async fn a_mirror_that_does_not_answer_is_left_alone_for_a_while() {
         silent.host()
     );
     write_hosts(dir.path(), &server, &text);
-    let registry = registry(Some(dir.path()), IMPATIENT);
+    // For the one that answers as well.
+    let registry = registry(Some(dir.path()), Duration::from_secs(2));
     for _ in 0..3 {
         session(&registry, &server, None).manifest().await.unwrap();
     }

@@ -6,6 +6,7 @@ use super::super::testing::{
 use crate::Digest;
 use crate::registry::RegistryError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const LEN: usize = 300_000;
 /// Given before a connection breaks.
@@ -13,6 +14,9 @@ const PIECE: usize = 100_000;
 
 /// An answer to who asked for a blob from a byte on.
 type Lie = fn(&[u8], usize) -> Reply;
+
+/// A blob that never comes: its name, how it is given, and which error tells of it.
+type Never = (&'static str, Giving, IsRight);
 
 fn range_reply(blob: &[u8], from: usize, to: usize) -> Reply {
     let range = format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, blob.len());
@@ -63,7 +67,8 @@ async fn s_b24_a_broken_blob_is_resumed() {
     ];
     for (name, answer) in cases {
         let server = breaking(*answer).await;
-        let registry = registry(None, std::time::Duration::from_secs(1));
+        let stalls = *name == "a connection that stalls";
+        let registry = registry(None, if stalls { Duration::from_secs(2) } else { PATIENT });
         let session = session(&registry, &server, None);
         let got = read(&session, &content(LEN)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(Digest::of(&got), Digest::of(&content(LEN)), "{name}");
@@ -99,12 +104,7 @@ async fn s_b24_a_range_that_is_not_the_one_asked_for_is_not_used() {
 #[tokio::test]
 async fn s_b24_a_blob_that_never_comes_ends() {
     // Connections are counted after the first of each, which gave something.
-    let cases: &[(&str, Giving, IsRight)] = &[
-        (
-            "broken for ever",
-            |blob, _| Reply::beginning(LEN, &blob[..PIECE]),
-            |e| matches!(e, RegistryError::Broken { .. }),
-        ),
+    let stalls: &[Never] = &[
         (
             "stalled for ever",
             |blob, _| Reply::beginning(LEN, &blob[..PIECE]).hang(),
@@ -114,6 +114,13 @@ async fn s_b24_a_blob_that_never_comes_ends() {
             "a byte at a time",
             |blob, _| Reply::beginning(LEN, &blob[..PIECE]).trickle(),
             |e| matches!(e, RegistryError::Stalled { .. }),
+        ),
+    ];
+    let cases: &[Never] = &[
+        (
+            "broken for ever",
+            |blob, _| Reply::beginning(LEN, &blob[..PIECE]),
+            |e| matches!(e, RegistryError::Broken { .. }),
         ),
         (
             "a byte a connection",
@@ -150,9 +157,11 @@ async fn s_b24_a_blob_that_never_comes_ends() {
         ),
         ("not there", |_, _| Reply::new(404, "", ""), |e| matches!(e, RegistryError::NotFound { .. })),
     ];
-    for (name, answer, is_right) in cases {
+    let tables = [(stalls, IMPATIENT), (cases, PATIENT)];
+    let cases = tables.into_iter().flat_map(|(table, within)| table.iter().map(move |case| (case, within)));
+    for ((name, answer, is_right), progress_within) in cases {
         let server = breaking(*answer).await;
-        let registry = registry(None, IMPATIENT);
+        let registry = registry(None, progress_within);
         let error = read(&session(&registry, &server, None), &content(LEN)).await.expect_err(name);
         assert!(is_right(&error), "{name}: {error:?}");
         assert!(server.seen().len() <= 8, "{name}: asked {} times", server.seen().len());
