@@ -3,6 +3,7 @@
 pub mod census;
 pub mod daemon;
 pub mod dice;
+pub mod disk;
 pub mod end;
 pub mod faults;
 pub mod generate;

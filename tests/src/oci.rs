@@ -10,7 +10,8 @@ use std::sync::Arc;
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Of one without compression; a suffix says which one it has.
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Whose words documents use; they say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

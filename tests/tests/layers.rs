@@ -4,6 +4,7 @@
 
 use e2e::daemon::{Containerd, run};
 use e2e::dice::{Dice, number_from_env};
+use e2e::disk::MemoryDisk;
 use e2e::oci::{self, Image, Packed, Packing};
 use e2e::tree::{self, Kind, Tree};
 use e2e::{Machine, Options, Runtime, generate};
@@ -11,7 +12,6 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, unmount,
 };
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +19,8 @@ const IMAGES: usize = 100;
 const MOST_LAYERS: u64 = 127;
 /// Of most images, for what each layer costs three times.
 const FEW_LAYERS: u64 = 10;
+/// What all of them may take on a disk, if they are all as large as they can be.
+const MEMORY_BYTES: u64 = 2 << 30;
 
 /// An image and the names by which everyone knows it.
 struct Sample {
@@ -65,19 +67,8 @@ impl Mounted {
             fsconfig_set_string(&overlay, "lowerdir+", layer).expect("a layer");
         }
         fsconfig_create(&overlay).expect("a stack of layers");
-        Mounted::of(&overlay, MountAttrFlags::MOUNT_ATTR_RDONLY, at)
-    }
-
-    /// What is written there is in memory alone: nobody waits for a disk with each layer.
-    fn memory(at: &Path) -> Mounted {
-        std::fs::create_dir_all(at).expect("a mount point");
-        let memory = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("tmpfs");
-        fsconfig_create(&memory).expect("a file system");
-        Mounted::of(&memory, MountAttrFlags::empty(), at)
-    }
-
-    fn of(made: &OwnedFd, attributes: MountAttrFlags, at: &Path) -> Mounted {
-        let mount = fsmount(made, FsMountFlags::FSMOUNT_CLOEXEC, attributes).expect("a mount");
+        let mount =
+            fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).expect("a mount");
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&mount, "", rustix::fs::CWD, at, flags).expect("mounted");
         Mounted(at.to_owned())
@@ -116,7 +107,7 @@ fn write(samples: &[Sample], dir: &Path) -> PathBuf {
 fn ours(samples: &[Sample], archive: &Path, dir: &Path) -> Vec<Tree> {
     let mut machine = Machine::start(Options { images: vec![], ..Options::default() });
     machine.stop_kubelet();
-    let memory = Mounted::memory(&machine.dir.join("root/image-store"));
+    let memory = MemoryDisk::mount(&machine.dir.join("root/image-store"), MEMORY_BYTES);
     machine.start_kubelet();
     let told = machine.cli(&["image", "import", &archive.display().to_string()]);
     for sample in samples {
@@ -198,7 +189,8 @@ fn s_b05_s_b13_generated_images_unpack_as_umoci_and_containerd_unpack_them() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    let _memory = Mounted::memory(dir.path());
+    // Nobody waits for a disk with each layer.
+    let _memory = MemoryDisk::mount(dir.path(), MEMORY_BYTES);
     let samples = samples();
     let archive = write(&samples, dir.path());
     let ours = ours(&samples, &archive, dir.path());

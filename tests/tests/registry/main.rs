@@ -2,6 +2,7 @@
 //! front that counts and fails. Each test has a kubelet of its own; none of their secrets is in anything that it tells.
 
 mod access;
+mod bombs;
 mod crashes;
 mod faults;
 mod policies;
