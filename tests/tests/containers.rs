@@ -3,6 +3,7 @@
 use e2e::{Machine, Options, await_some, await_true, manifests};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 
 #[test]
 fn g_05_a_killed_shim_takes_its_containers_along_and_the_pod_comes_back() {
@@ -35,19 +36,24 @@ fn shim_of(pid: u32, machine: &Machine, pod: &str) -> bool {
 #[test]
 fn a_container_that_ignores_sigterm_is_killed_when_its_grace_ends() {
     let machine = Machine::start(Options::default());
-    let script = "trap 'echo termed' TERM; echo ready; while true; do sleep 1; done";
+    // It runs its trap as soon as it is told, not when a sleep is over.
+    let script = "trap 'echo termed' TERM; echo ready; while true; do sleep 1 & wait $!; done";
     machine.drop_manifest("a.yaml", &manifests::shell("a", "Always", script));
     await_true("the trap is set", || machine.try_cli(&["logs", "a"]).stdout.starts_with(b"ready"));
-    let log = std::process::Command::new(e2e::machine::kubelet_binary())
+    let mut log = std::process::Command::new(e2e::machine::kubelet_binary())
         .args(["logs", &format!("--run-dir={}", machine.run_dir.display()), "-f", "a"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("logs -f");
+    let mut lines = BufReader::new(log.stdout.take().expect("its output"));
+    let mut seen = String::new();
+    lines.read_line(&mut seen).expect("UTF-8");
+    assert_eq!(seen, "ready\n", "it follows");
     machine.remove_manifest("a.yaml");
     machine.await_no_pods();
     assert!(machine.container_pids().is_empty());
-    let seen =
-        String::from_utf8(log.wait_with_output().expect("logs -f ends with the container").stdout).expect("UTF-8");
+    lines.read_to_string(&mut seen).expect("UTF-8");
+    log.wait().expect("logs -f ends with the container");
     assert_eq!(seen.matches("termed").count(), 1, "SIGTERM was seen once: {seen:?}");
     machine.finish();
 }

@@ -1,6 +1,7 @@
 //! What networks and registries do wrong (S-B24), and what becomes of a pull.
 
 use crate::{app, docker_config, finish, label, machine, pod, random_layer, refused_pull, sleeping, verifying};
+use e2e::Machine;
 use e2e::dice::Dice;
 use e2e::oci::{self, Blob, Image, Packing};
 use e2e::registry::{self, Access, Fault, PASSWORD, Proxy, Registry, Wire};
@@ -70,28 +71,38 @@ fn s_b24_what_is_wrong_is_told_and_leaves_nothing() {
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let image = large(&mut dice, 1);
     registry.put("shop/app:1", &image);
-    let machine = machine(&["--image-pull-progress-deadline=1s".to_owned()]);
     let layer = &image.layers[1].blob;
-    let always = u32::MAX;
-    let cases: [(&str, (&str, Fault), &str); 6] = [
-        ("corrupt", (layer.hex(), Fault::Corrupt), &layer.digest),
+    let stalls = vec![
         ("stalled", (layer.hex(), Fault::StallAfter(1000)), "stalled"),
         ("stalled manifest", ("/manifests/", Fault::StallAfter(10)), "stalled"),
+    ];
+    let others = vec![
+        ("corrupt", (layer.hex(), Fault::Corrupt), layer.digest.as_str()),
         ("never whole", (layer.hex(), Fault::CloseAfter(0)), "127.0.0.1"),
         ("forbidden", ("/blobs/", Fault::Status(403, "")), "refuses"),
         ("in a circle", ("/manifests/", Fault::RedirectTo(String::new())), "redirect"),
     ];
+    // To whom a registry that is only slow, as all is on a busy machine, has stalled too.
+    let impatient = machine(&["--image-pull-progress-deadline=1s".to_owned()]);
+    are_refused(&impatient, &registry, stalls);
+    finish(impatient);
+    let machine = machine(&[]);
+    are_refused(&machine, &registry, others);
+    // The harmless twin.
+    machine.cli(&["image", "pull", &format!("{}/shop/app:1", registry.host())]);
+    finish(machine);
+}
+
+/// Pulls `shop/app:1` with each fault: its name, where it is met, and what is told of it.
+fn are_refused(machine: &Machine, registry: &Registry, cases: Vec<(&str, (&str, Fault), &str)>) {
     for (name, (path, fault), expected) in cases {
-        let proxy = Proxy::start(&registry);
-        proxy.inject(path, fault, always);
-        let told = refused_pull(&machine, &format!("{}/shop/app:1", proxy.host()));
+        let proxy = Proxy::start(registry);
+        proxy.inject(path, fault, u32::MAX);
+        let told = refused_pull(machine, &format!("{}/shop/app:1", proxy.host()));
         assert!(told.contains(expected), "{name}: {expected} in {told}");
         assert!(!machine.cli(&["image", "list"]).contains("shop/app"), "{name}");
         proxy.heal();
     }
-    // The harmless twin.
-    machine.cli(&["image", "pull", &format!("{}/shop/app:1", registry.host())]);
-    finish(machine);
 }
 
 /// S-B10, S-B11, S-B12, S-B14, S-B25: what a registry can say that is not so. Each has a good image as its twin, which is

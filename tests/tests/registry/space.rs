@@ -15,10 +15,14 @@ use std::process::{Command, Stdio};
 /// Of the small disk; nothing of it is real but what is written.
 const DISK_BYTES: u64 = 2 << 30;
 
-/// Bytes of all files beneath a directory, as the disk counts them.
-fn used(dir: &Path) -> u64 {
-    let output = e2e::daemon::run(Command::new("du").arg("--summarize").arg("--block-size=1").arg(dir));
-    output.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("a number")
+/// Bytes of all files beneath a directory, as the disk counts them; an error when one went while they were counted.
+fn used(dir: &Path) -> Result<u64, String> {
+    let output = Command::new("du").arg("--summarize").arg("--block-size=1").arg(dir).output().expect("du");
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("a number"))
 }
 
 /// F-F01: unused images go and their space comes back; used ones stay with all their layers, and so do pinned ones.
@@ -39,15 +43,16 @@ fn f_f01_prune_gives_back_what_nobody_uses() {
     pod(&machine, "used", &name("used"), &sleeping());
     machine.await_running("used", "main");
     let store = machine.dir.join("root/image-store");
-    let before = used(&store);
+    let before = await_some("what is used", || used(&store));
     machine.cli(&["image", "pull", &name("unused")]);
-    assert!(used(&store) >= before + (4 << 20), "its own layer was brought");
+    let brought = await_some("what is used now", || used(&store));
+    assert!(brought >= before + (4 << 20), "its own layer was brought: {before} bytes, and now {brought}");
     let told = machine.cli(&["image", "prune"]);
     assert!(told.contains(&name("unused")) && !told.contains(&name("used")), "{told}");
     let listed = machine.cli(&["image", "list"]);
     assert!(listed.contains(&name("used")) && !listed.contains(&name("unused")), "{listed}");
     await_some("the space comes back", || {
-        let now = used(&store);
+        let now = used(&store)?;
         // Directories that have grown stay a little larger.
         if now <= before + (64 << 10) { Ok(()) } else { Err(format!("{before} bytes, and now {now}")) }
     });
@@ -167,7 +172,7 @@ fn f_f01_a_full_disk_costs_what_nobody_uses() {
     // Now it is too full, and will not be without the unused image.
     let ballast = std::fs::File::create(store.join("ballast")).expect("a file");
     fallocate(&ballast, FallocateFlags::empty(), 0, DISK_BYTES * 7 / 10).expect("the disk has room");
-    let full = used(&store);
+    let full = await_some("what is used", || used(&store));
     // Disks are looked at shortly after the start.
     machine.stop_kubelet();
     machine.start_kubelet();
@@ -176,7 +181,11 @@ fn f_f01_a_full_disk_costs_what_nobody_uses() {
         if listed.contains("shop/unused") { Err(format!("{listed}; log:\n{}", machine.log())) } else { Ok(()) }
     });
     assert!(machine.cli(&["image", "list"]).contains("shop/used"));
-    assert!(used(&store) <= full - (20 << 20), "its space came back: {full} bytes, and now {}", used(&store));
+    // It is not listed any more before its files are deleted.
+    await_some("its space comes back", || {
+        let now = used(&store)?;
+        if now <= full - (20 << 20) { Ok(()) } else { Err(format!("{full} bytes, and now {now}")) }
+    });
     machine.cli(&["exec", "used", "--", "/bin/sh", "-c", "cd / && cat sums/* | sha256sum -c -s"]);
     machine.remove_manifest("used.yaml");
     machine.await_no_pods();
