@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::backlog::{Reading, Sink};
 use crate::channel::{self, Outcome, PROTOCOL_V4, PROTOCOL_V5, Resize};
@@ -25,9 +26,12 @@ const PIPE_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 16 << 10;
 const FRAMES: usize = 16;
 const SIZES: usize = 16;
-/// containerd passes input on a moment before it listens to a container's output, and does not say when it does: an answer
-/// that comes at once would be lost. No person types that fast.
+/// containerd passes input on a moment before it listens to a container's output, and nothing it answers tells when it does:
+/// an answer that comes at once would be lost. No person types that fast.
 const SETTLE: Duration = Duration::from_millis(100);
+/// A machine that is busy takes longer, with its listening as with its answers.
+const OPENINGS: u32 = 10;
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// Whose streams they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,7 @@ pub(super) async fn open(
     transport: Transport,
     (wanted, window): (Wanted, Option<(u16, u16)>),
 ) -> Result<ExecSession, OpenError> {
+    let began = Instant::now();
     let (writer, reader) = match transport {
         Transport::Spdy => {
             let (writer, reader) = spdy::connect(url, wanted).await?;
@@ -100,7 +105,11 @@ pub(super) async fn open(
         let _queued = frames.send(Resize { width, height }.to_frame()).await;
     }
     if let Some(stdin) = our_stdin {
-        tokio::spawn(send_stdin(stdin, wanted, frames.clone()));
+        let (settle, frames) = (settle(wanted.whose, began.elapsed()), frames.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(settle).await;
+            send_stdin(stdin, wanted, frames).await;
+        });
     }
     tokio::spawn(send_sizes(sizes, frames));
     tokio::spawn(async move {
@@ -119,6 +128,14 @@ pub(super) async fn open(
         }
     });
     Ok(ExecSession { stdin: stdin.map(|end| Box::new(end) as _), stdout, stderr, resize, exit })
+}
+
+/// How long input waits once its session is open, by the time that the opening took.
+fn settle(whose: Whose, opening: Duration) -> Duration {
+    match whose {
+        Whose::Command => Duration::ZERO,
+        Whose::Container => (opening * OPENINGS).clamp(SETTLE, SETTLE_MAX),
+    }
 }
 
 /// The outputs of one session with the input of another, which lasts for as long as the first.
@@ -277,9 +294,6 @@ async fn read(mut reader: Reader, (mut stdout, mut stderr): (Sink, Sink)) -> Res
 }
 
 async fn send_stdin(mut stdin: DuplexStream, wanted: Wanted, messages: mpsc::Sender<Bytes>) {
-    if wanted.whose == Whose::Container {
-        tokio::time::sleep(SETTLE).await;
-    }
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = stdin.read(&mut chunk).await {
         if messages.send(channel::frame(channel::STDIN, &chunk[..length])).await.is_err() {
@@ -303,6 +317,20 @@ async fn send_sizes(mut sizes: mpsc::Receiver<(u16, u16)>, messages: mpsc::Sende
                 }
             }
             () = &mut closed => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_waits_the_longer_the_busier_the_machine_is_and_a_commands_not_at_all() {
+        for (opening_ms, settle_ms) in [(0, 100), (3, 100), (30, 300), (200, 2000), (60_000, 2000)] {
+            let opening = Duration::from_millis(opening_ms);
+            assert_eq!(settle(Whose::Container, opening), Duration::from_millis(settle_ms), "{opening_ms}");
+            assert_eq!(settle(Whose::Command, opening), Duration::ZERO);
         }
     }
 }

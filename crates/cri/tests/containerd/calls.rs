@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use cri::{Code, LogRotation, Runtime, v1};
 
 use crate::world::{BUSYBOX, PATIENCE, with_each};
@@ -65,7 +67,7 @@ fn a_runtime_that_leaves_control_groups_to_systemd_is_refused_until_it_is_set_ri
         for (config, refused) in [(systemd, true), (usual, false)] {
             world.kill();
             std::fs::write(&path, config).unwrap();
-            world.restart();
+            world.restart().await;
             match version().await {
                 Ok(_) => assert!(!refused),
                 Err(error) => {
@@ -73,6 +75,32 @@ fn a_runtime_that_leaves_control_groups_to_systemd_is_refused_until_it_is_set_ri
                     assert!(error.message.contains("containerd: SystemdCgroup = false"), "{error}");
                 }
             }
+        }
+        world
+    });
+}
+
+#[test]
+fn f_b06_why_a_container_under_a_memory_limit_was_killed_is_waited_for() {
+    with_each(|world| async move {
+        let cases = [("greedy", "exec tail /dev/zero", "OOMKilled"), ("shot", "sh -c 'kill -9 $$'; exit $?", "Error")];
+        for (name, script, reason) in cases {
+            let sandbox = world.sandbox(name).await;
+            let mut request = world.container_request((name, &sandbox), script);
+            let resources = v1::LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() };
+            request.config.as_mut().unwrap().linux.as_mut().unwrap().resources = Some(resources);
+            let id = world.client.create_container(request).await.unwrap().container_id;
+            world.client.start_container(v1::StartContainerRequest { container_id: id.clone() }).await.unwrap();
+            let started = Instant::now();
+            let status = world.exited(&id).await;
+            assert_eq!((status.exit_code, status.reason.as_str()), (137, reason), "{name}");
+            // Until then it may yet have been for want of memory.
+            assert!(
+                reason == "OOMKilled" || started.elapsed() >= Duration::from_millis(500),
+                "{:?}",
+                started.elapsed()
+            );
+            world.remove(&sandbox).await;
         }
         world
     });
@@ -147,7 +175,7 @@ fn a_log_that_was_renamed_is_reopened_and_no_line_of_it_lost() {
         let grown = async || {
             let growing = async {
                 while !std::fs::read(&log).is_ok_and(|text| !text.is_empty()) {
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
             tokio::time::timeout(PATIENCE, growing).await.expect("the log grows");

@@ -19,7 +19,7 @@ fn a_daemon_that_was_killed_is_unavailable_and_its_containers_run_on() {
         let request = || v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
         let error = world.client.container_status(request()).await.unwrap_err();
         assert_eq!(error.code, Code::Unavailable, "{error}");
-        world.restart();
+        world.restart().await;
         let status = world.status(&id).await;
         assert_eq!((status.state(), status.started_at), (v1::ContainerState::ContainerRunning, started_at));
         world.remove(&sandbox).await;

@@ -40,7 +40,7 @@ where
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             eprintln!("with {}/containerd", bin.display());
-            let world = test(World::start(&bin)).await;
+            let world = test(World::start(&bin).await).await;
             let left = world.client.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.unwrap().items;
             assert!(left.is_empty(), "the test left {left:?}");
         });
@@ -62,12 +62,23 @@ fn script(arguments: &[&str]) {
 }
 
 impl World {
-    fn start(bin: &Path) -> World {
+    async fn start(bin: &Path) -> World {
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("cri-{}-{number}", std::process::id()));
         script(&["start", dir.to_str().unwrap(), bin.to_str().unwrap()]);
         let client = client(&dir.join("containerd.sock"), PATIENCE);
-        World { dir, client, has_events: bin != Path::new("/usr/bin") }
+        let world = World { dir, client, has_events: bin != Path::new("/usr/bin") };
+        world.initialized().await;
+        world
+    }
+
+    /// containerd answers a moment before it knows its own containers.
+    async fn initialized(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Err(error) = self.client.status(v1::StatusRequest::default()).await {
+            assert!(tokio::time::Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -79,8 +90,9 @@ impl World {
         assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
     }
 
-    pub(crate) fn restart(&self) {
+    pub(crate) async fn restart(&self) {
         script(&["restart", self.dir.to_str().unwrap()]);
+        self.initialized().await;
     }
 
     pub(crate) fn sandbox_config(&self, name: &str) -> v1::PodSandboxConfig {
