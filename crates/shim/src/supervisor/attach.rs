@@ -63,12 +63,16 @@ impl Attachment {
 
     fn wait(&mut self) {
         let began = Instant::now();
-        let longest = self.patience.min(WAIT);
-        let limit = Timespec { tv_sec: 0, tv_nsec: longest.subsec_nanos().into() };
+        let limit = Timespec { tv_sec: 0, tv_nsec: self.patience.min(WAIT).subsec_nanos().into() };
         // Whatever ended it, the next write tells how things are.
         poll(&mut [PollFd::new(&self.pipe, PollFlags::OUT)], Some(&limit)).ok();
-        self.patience -= began.elapsed().min(longest);
+        self.patience = left(self.patience, began.elapsed());
     }
+}
+
+/// What is left of a patience after one wait.
+fn left(patience: Duration, waited: Duration) -> Duration {
+    patience.saturating_sub(waited.min(WAIT))
 }
 
 impl Supervisor {
@@ -172,5 +176,19 @@ impl Supervisor {
         while let Some(key) = self.attachments.iter().find(|attachment| ended(attachment)).map(|found| found.key) {
             self.end_attachment(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f_e04_a_machine_that_stood_still_costs_who_reads_one_wait() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(left(PATIENCE, hour), PATIENCE - WAIT);
+        assert_eq!(left(PATIENCE, Duration::from_millis(1)), PATIENCE - Duration::from_millis(1));
+        let waits = std::iter::successors(Some(PATIENCE), |patience| Some(left(*patience, hour)));
+        assert_eq!(waits.take_while(|patience| !patience.is_zero()).count(), 10, "who never reads is cut off");
     }
 }
