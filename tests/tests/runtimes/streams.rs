@@ -1,19 +1,20 @@
 //! A person at a container's own streams, and at a pod's ports.
 
 use crate::together::{once, pod, sh};
-use e2e::{Machine, await_some, await_true, http, machine};
+use e2e::{Machine, PATIENCE, Runtime, await_some, await_true, http, machine};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A subcommand that goes on, ended at last.
 struct Running {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Running {
@@ -21,7 +22,10 @@ impl Running {
         let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().expect("runs");
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
-        Running { child, stdout }
+        // Who reads cannot be told how long to wait.
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Running { child, lines }
     }
 
     fn cli(machine: &Machine, subcommand: &str, rest: &[&str]) -> Running {
@@ -35,21 +39,13 @@ impl Running {
         stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("written");
     }
 
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("read");
-        line.trim_end().to_owned()
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line in time, and before the end").trim_end().to_owned()
     }
 
-    /// The line that holds this text.
-    fn until(&mut self, text: &str) -> String {
-        loop {
-            let line = self.line();
-            assert!(!line.is_empty() || self.child.try_wait().expect("asked").is_none(), "no {text:?} came");
-            if line.contains(text) {
-                return line;
-            }
-        }
+    /// Waits for the line that holds this text.
+    fn until(&self, text: &str) {
+        while !self.line().contains(text) {}
     }
 }
 
@@ -84,8 +80,13 @@ pub(crate) fn attach_passes_input_output_and_a_terminal_through(machine: &Machin
     assert_eq!(machine.cli(&["logs", "attach"]), "got one\ngot two\ngot end\n");
 
     // `script` gives us a terminal, which is the container's for the time being.
-    let script = "read line; stty size; echo got $line; exit 3";
-    once(machine, "attach-tty", sh("main", script, &json!({"stdin": true, "tty": true})));
+    // containerd takes sizes and input in on ways of their own.
+    let size = match machine.runtime() {
+        Runtime::Embedded | Runtime::Docker => "stty size",
+        Runtime::Containerd | Runtime::ContainerdSid => "until stty size | grep '33 77'; do usleep 20000; done",
+    };
+    let script = format!("read line; {size}; echo got $line; exit 3");
+    once(machine, "attach-tty", sh("main", &script, &json!({"stdin": true, "tty": true})));
     machine.await_running("attach-tty", "main");
     let inner = format!(
         "stty rows 33 cols 77; {} attach --run-dir={} -it attach-tty",

@@ -25,7 +25,9 @@ pub(crate) fn sh(name: &str, script: &str, fields: &Value) -> Value {
 
 pub(crate) fn pod(machine: &Machine, name: &str, spec: &Value) {
     let mut spec = spec.clone();
-    spec["terminationGracePeriodSeconds"] = json!(1);
+    if spec["terminationGracePeriodSeconds"].is_null() {
+        spec["terminationGracePeriodSeconds"] = json!(1);
+    }
     let text = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
     machine.drop_manifest(&format!("{name}.yaml"), &text.to_string());
 }
@@ -122,16 +124,9 @@ pub(crate) fn a_site_with_everything(machine: &Machine) {
     let text = "> /usr/share/nginx/html/x || echo refused";
     assert_eq!(machine.cli(&["exec", "site", "-c", "nginx", "--", "/bin/sh", "-c", text]), "refused\n", "read-only");
     // The page goes: the readiness probe says no, and the container is not touched.
-    machine.cli(&[
-        "exec",
-        "site",
-        "-c",
-        "clock",
-        "--",
-        "/bin/sh",
-        "-c",
-        "mv /site/now.html /site/x; mkdir /site/now.html",
-    ]);
+    // Its sidecar makes it anew each second.
+    let text = "until rm -f /site/now.html; mkdir /site/now.html 2> /dev/null; do :; done";
+    machine.cli(&["exec", "site", "-c", "clock", "--", "/bin/sh", "-c", text]);
     let pod = machine.await_pod("site", |pod| condition(pod, "Ready")["status"] == "False");
     assert_eq!(status(&pod, "nginx")["restartCount"], 0, "{}", pod["status"]);
     // The other one goes as well: the liveness probe says no, and the container is restarted.
@@ -172,7 +167,7 @@ pub(crate) fn sidecars_end_last_and_in_reverse_order(machine: &Machine) {
 }
 
 pub(crate) fn the_grace_of_the_deaf_ends(machine: &Machine) {
-    machine.play(&Play::new("deaf", "Always").grace(1).main(Part::forever("main").on_term(Term::Ignore)));
+    machine.play(&Play::new("deaf", "Always").grace(6).main(Part::forever("main").on_term(Term::Ignore)));
     machine.await_told("deaf", "main Started", 1);
     machine.await_pod("deaf", |pod| is(pod, "main", "running"));
     let last = machine.last_of("deaf");
@@ -206,11 +201,13 @@ pub(crate) fn termination_messages_come_from_the_file_or_the_log(machine: &Machi
 }
 
 pub(crate) fn logs_of_this_attempt_and_the_one_before(machine: &Machine) {
-    let script = "n=$(cat /v/n 2>/dev/null || echo 0); echo $((n + 1)) > /v/n; echo attempt $n; \
-                  [ $n = 0 ] && exit 5; echo no newline | tr -d '\\n'; trap 'echo; echo bye; exit 0' TERM; \
+    // By the time that the second attempt speaks it has said everything, and hears.
+    let script = "n=$(cat /v/n 2>/dev/null || echo 0); echo $((n + 1)) > /v/n; trap 'echo; echo bye; exit 0' TERM; \
+                  [ $n = 0 ] && echo attempt 0 && exit 5; printf 'attempt %s\\nno newline' $n; \
                   while :; do sleep 1000 & wait $!; done";
     let main = sh("main", script, &json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
-    pod(machine, "logs", &json!({"containers": [main], "volumes": [{"name": "v", "emptyDir": {}}]}));
+    let volumes = json!([{"name": "v", "emptyDir": {}}]);
+    pod(machine, "logs", &json!({"containers": [main], "volumes": volumes, "terminationGracePeriodSeconds": 30}));
     machine.await_container("logs", "main", |s| s["restartCount"] == 1 && !s["state"]["running"].is_null());
     await_true("the second attempt speaks", || machine.cli(&["logs", "logs"]).contains("attempt 1\n"));
     assert_eq!(machine.cli(&["logs", "-p", "logs"]), "attempt 0\n");
@@ -346,6 +343,6 @@ pub(crate) fn what_is_used_is_told(machine: &Machine) {
     let top = machine.cli(&["top"]);
     assert!(top.lines().any(|line| line.starts_with("default") && line.contains("busy-")), "{top}");
     for name in ["busy", "idle"] {
-        machine.remove_manifest(&format!("{name}.yaml"));
+        machine.await_end(name);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn the_walk(machine: &Machine) {
     machine.await_running("nginx", "log-truncator");
     machine.await_running("nginx", "nginx");
     let second = machine.pod("nginx").expect("the pod");
+    answers(machine, "/");
     assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"], "an edited manifest is another pod");
     let ps = machine.cli(&["ps"]);
     for part in ["default", "nginx-node-1", "log-truncator", "Running", &machine.pod_ip("nginx").to_string()] {
