@@ -9,6 +9,7 @@ mod policies;
 mod runtimes;
 mod sharing;
 mod space;
+mod terminal;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

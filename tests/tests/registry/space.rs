@@ -71,27 +71,6 @@ fn f_f01_prune_gives_back_what_nobody_uses() {
     finish(machine);
 }
 
-/// A progress that a person sees, in a pipe: each layer, and in the end the image.
-#[test]
-fn a_pull_tells_what_it_does() {
-    if !registry::is_available() {
-        return;
-    }
-    let registry = Registry::start(Access::Anonymous, Wire::Plain);
-    let image = app("told");
-    registry.put("shop/app:1", &image);
-    let name = format!("{}/shop/app:1", registry.host());
-    let machine = machine(&[]);
-    let output = machine.try_cli(&["image", "pull", &name]);
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name} {}\n", image.id()));
-    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!progress.contains('\u{1b}'), "a pipe is given no bars: {progress:?}");
-    let quiet = machine.try_cli(&["image", "pull", "--quiet", &name]);
-    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
-    finish(machine);
-}
-
 /// What is under way is seen, and ends when nobody waits for it any more: nothing of it stays.
 #[test]
 fn a_pull_is_seen_and_ends_with_the_last_who_wants_it() {

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 /// Between two lines that only say how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-/// The rest of a line is cut off where the terminal is too narrow.
-const BAR: &str = "{prefix:12}  [{bar:24}] {wide_msg}";
+/// From so many columns on a line looks so: it never takes two rows, and what does not fit of a message is cut off.
+const FORMS: [(u16, &str); 3] =
+    [(42, "{prefix:12}  [{bar:24}] {wide_msg}"), (18, "{prefix:12} {percent:>3} %"), (0, "{percent:>3}")];
+/// Columns of a terminal that does not tell how many it has.
+const USUAL_COLUMNS: u16 = 80;
 /// Rows of a terminal that does not tell how many it has.
 const USUAL_ROWS: u16 = 24;
 /// Rows that are no layer's: the name, the total, the cursor's.
@@ -119,8 +122,15 @@ impl Bars {
 }
 
 fn bar(name: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let columns = tcgetwinsize(std::io::stderr()).map(|size| size.ws_col).ok().filter(|columns| *columns > 0);
+    let style = ProgressStyle::with_template(form(columns.unwrap_or(USUAL_COLUMNS)))
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::no_length().with_style(style.progress_chars("=> ")).with_prefix(name.to_owned())
+}
+
+/// The fullest of the forms that fit.
+fn form(columns: u16) -> &'static str {
+    FORMS.iter().find(|(from, _)| columns >= *from).map_or("", |(_, form)| *form)
 }
 
 fn rows() -> usize {
@@ -222,6 +232,17 @@ mod tests {
         let further = pull(Some(4_000_000), further);
         assert_eq!(lines.show(&further, at(10)), ["layer bb: done, 2.0 MB", "75 %, 3.0 MB of 4.0 MB"]);
         assert_eq!(lines.finish(), ["layer cc: done, 2.0 MB"]);
+    }
+
+    #[test]
+    fn the_narrower_the_terminal_the_shorter_the_line() {
+        let words = |columns| ["prefix", "bar", "msg", "percent"].map(|word| form(columns).contains(word));
+        assert_eq!(words(80), [true, true, true, false]);
+        assert_eq!(words(42), words(80));
+        assert_eq!(words(41), [true, false, false, true]);
+        assert_eq!(words(18), words(41));
+        assert_eq!(words(17), [false, false, false, true]);
+        assert_eq!(words(1), words(17));
     }
 
     #[test]
