@@ -1,26 +1,19 @@
 //! The engine as its owner sees it: opened, called through the trait, closed.
 
 use std::future::Future;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cri::attach::Terms;
 use cri::{ByteStream, Error, ExecSession, Runtime, filter, stats, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tracing::warn;
 
 use crate::error::{internal, on_pool};
 use crate::files::{self, FileError};
-use crate::network::{Network, NetworkError, Ports};
-use crate::record::Phase;
-use crate::state::{Core, Sandbox};
-use crate::{Config, shim_process, status};
-
-/// How often the network is looked at while there are pods: an administrator who flushes all rules cuts them off for
-/// at most this long.
-const REPAIR: Duration = Duration::from_secs(8);
+use crate::network::NetworkError;
+use crate::state::Core;
+use crate::{Config, repair, shim_process, status};
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +44,7 @@ impl Engine {
         files::private_dirs(&core.sandboxes_dir())?;
         files::private_dirs(&core.writable_dir())?;
         core.recover().await?;
-        let repair = tokio::spawn(repair(Arc::downgrade(&core))).abort_handle();
+        let repair = tokio::spawn(repair::from_time_to_time(Arc::downgrade(&core))).abort_handle();
         Ok(Arc::new(Engine { core, repair }))
     }
 
@@ -73,46 +66,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.repair.abort();
     }
-}
-
-async fn repair(core: Weak<Core>) {
-    loop {
-        let Some(core) = core.upgrade() else { return };
-        // One on the machine's network has no address, and needs no bridge.
-        let connected = |sandbox: Arc<Sandbox>| {
-            let (phase, address) = (sandbox.phase(), sandbox.state().address);
-            let address = address.filter(|_| phase == Phase::Ready)?;
-            Some((core.ports(&sandbox, address), sandbox))
-        };
-        let pods: Vec<(Ports, Arc<Sandbox>)> = core.sandboxes().into_iter().filter_map(connected).collect();
-        let network = Arc::clone(&core.network);
-        drop(core);
-        if !pods.is_empty()
-            && let Ok(Err(error)) = on_pool(move || repair_all(&network, &pods)).await
-        {
-            warn!(%error, "the pods' network cannot be checked");
-        }
-        tokio::time::sleep(REPAIR).await;
-    }
-}
-
-/// Does what it can, and returns the first error.
-fn repair_all(network: &Network, pods: &[(Ports, Arc<Sandbox>)]) -> Result<(), NetworkError> {
-    let whole = network.is_whole()?;
-    let repair_pod = |(ports, sandbox): &(Ports, Arc<Sandbox>)| {
-        if whole && network.is_connected(ports)? {
-            return Ok(());
-        }
-        // Whoever holds it may be stopping the sandbox, whose ports must not come back then, nor the bridge after its last
-        // sandbox. The next round looks again.
-        let Ok(_turn) = sandbox.turn.try_lock() else { return Ok(()) };
-        if sandbox.phase() != Phase::Ready {
-            return Ok(());
-        }
-        network.repair()?;
-        if network.is_connected(ports)? { Ok(()) } else { network.reconnect(ports) }
-    };
-    pods.iter().map(repair_pod).fold(Ok(()), Result::and)
 }
 
 /// Does all of the work even if the caller does not wait for it: half a sandbox helps nobody.

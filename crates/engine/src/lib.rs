@@ -20,6 +20,7 @@ mod machine;
 mod network;
 mod record;
 mod recover;
+mod repair;
 mod sandbox;
 mod shim_link;
 mod shim_process;
