@@ -9,15 +9,25 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What [`Proxy::demand_token`] gives out; like nothing else that a log could hold.
 pub const TOKEN: &str = "tk-4mZb8WcY1nHd";
+
+/// Between two bytes of what trickles.
+const TRICKLE_EVERY: Duration = Duration::from_millis(100);
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status with these header lines (each ending in CRLF), and never asked of the registry.
     Status(u16, &'static str),
+    /// These bytes and no more, whatever they are, and never asked of the registry.
+    Raw(String),
+    /// The body comes byte by byte, so slowly that nobody could wait for it.
+    Trickle,
+    /// The registry's answer, without the header field of this name.
+    Without(&'static str),
     /// The connection ends after so many bytes of the body.
     CloseAfter(u64),
     /// Nothing more comes after so many bytes of the body, until [`Proxy::heal`].
@@ -222,6 +232,10 @@ impl Shared {
             Some(Fault::Status(status, fields)) => {
                 return answer_with(stream, &format!("HTTP/1.1 {status} X\r\n{fields}Content-Length: 0\r\n"));
             }
+            Some(Fault::Raw(answer)) => {
+                let mut stream = stream;
+                return stream.write_all(answer.as_bytes());
+            }
             Some(Fault::RedirectTo(base)) => {
                 let answer = format!("HTTP/1.1 307 X\r\nLocation: {base}{path}\r\nContent-Length: 0\r\n");
                 return answer_with(stream, &answer);
@@ -233,7 +247,8 @@ impl Shared {
         let drop = if demands_token { &[drop, &["Authorization"]].concat() } else { drop };
         upstream.write_all(head.without(drop).text().as_bytes())?;
         let mut upstream = BufReader::new(upstream);
-        let answer = Head::read(&mut upstream)?.without(&["Connection"]);
+        let hidden = if let Some(Fault::Without(name)) = &fault { name } else { "Connection" };
+        let answer = Head::read(&mut upstream)?.without(&["Connection", hidden]);
         let mut stream = stream;
         stream.write_all(answer.text().as_bytes())?;
         self.body(&mut upstream, &mut stream, fault.as_ref())
@@ -268,6 +283,8 @@ impl Shared {
         }
         let mut corrupt = fault == Some(&Fault::Corrupt);
         let mut buffer = vec![0; 32 << 10];
+        let trickles = fault == Some(&Fault::Trickle);
+        let step = if trickles { 1 } else { buffer.len() as u64 };
         let mut given = 0_u64;
         let cuts = self.state().cuts;
         loop {
@@ -278,7 +295,7 @@ impl Shared {
                 self.wait(|state| !state.rules.is_empty());
                 stalls = u64::MAX;
             }
-            let most = (closes - given).min(stalls - given).min(buffer.len() as u64);
+            let most = (closes - given).min(stalls - given).min(step);
             let read = from.read(&mut buffer[..most as usize])?;
             if read == 0 {
                 return Ok(());
@@ -295,6 +312,9 @@ impl Shared {
                 left = later;
             }
             given += read as u64;
+            if trickles {
+                std::thread::sleep(TRICKLE_EVERY);
+            }
         }
     }
 

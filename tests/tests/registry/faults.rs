@@ -3,7 +3,7 @@
 use crate::{app, docker_config, finish, label, machine, pod, random_layer, refused_pull, sleeping, verifying};
 use e2e::Machine;
 use e2e::dice::Dice;
-use e2e::oci::{self, Blob, Image, Packing};
+use e2e::oci::{self, Blob, Image, Packing, sha256};
 use e2e::registry::{self, Access, Fault, PASSWORD, Proxy, Registry, Wire};
 use serde_json::{Value, json};
 
@@ -103,6 +103,62 @@ fn are_refused(machine: &Machine, registry: &Registry, cases: Vec<(&str, (&str, 
         assert!(!machine.cli(&["image", "list"]).contains("shop/app"), "{name}");
         proxy.heal();
     }
+}
+
+/// What answers in a registry's place, and is none: each is told by what is odd about it, and costs one try.
+#[test]
+fn s_b24_answers_that_no_registry_gives() {
+    if !registry::is_available() {
+        return;
+    }
+    let registry = Registry::start(Access::Anonymous, Wire::Plain);
+    let image = app("answers");
+    registry.put("shop/app:1", &image);
+    let machine = machine(&["--image-pull-progress-deadline=1s".to_owned()]);
+    let raw = |head: &str, body: &str| Fault::Raw(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n{body}"));
+    let ok = |fields: &str, body: &str| raw(&format!("200 OK\r\n{fields}\r\nContent-Length: {}", body.len()), body);
+    let other = format!("Docker-Content-Digest: sha256:{}", sha256(b"another"));
+    let (manifest, layer) = ("/manifests/", image.layers[1].blob.hex());
+    let cases = [
+        ("a web page", manifest, ok("Content-Type: text/html", "<html>"), "it is a web page"),
+        ("compressed", manifest, ok("Content-Encoding: gzip", "{}"), "as no registry does"),
+        (
+            "a part",
+            manifest,
+            raw("206 Part\r\nContent-Length: 2\r\nContent-Range: bytes 0-1/9", "{}"),
+            "as no registry",
+        ),
+        ("another digest", manifest, ok(&other, "{}"), "expected sha256:"),
+        ("too long", manifest, ok("X: y", &" ".repeat(5 << 20)), "more than 4194304 bytes"),
+        ("nowhere", manifest, Fault::Status(302, ""), "redirects"),
+        ("a riddle", manifest, Fault::Status(401, "Www-Authenticate: Negotiate\r\n"), "refuses"),
+        ("a closed door", manifest, Fault::Status(401, "Www-Authenticate: Basic realm=\"x\"\r\n"), "refuses"),
+        ("busy for an hour", manifest, Fault::Status(429, "Retry-After: 3600\r\n"), "3600 s"),
+        ("byte by byte", manifest, Fault::Trickle, "stalled"),
+        ("no HTTP", manifest, Fault::Raw("SSH-2.0-OpenSSH_9\r\n\r\n".to_owned()), "broke off"),
+        ("a head of 10 MiB", manifest, ok(&format!("X: {}", "x".repeat(10 << 20)), "{}"), "broke off"),
+        ("junk in chunks", manifest, raw("200 OK\r\nTransfer-Encoding: chunked", "zz\r\n{}"), "broke off"),
+        ("a web page for a layer", layer, ok("Content-Type: text/html", "<html>"), "it is a web page"),
+        ("a layer too long", layer, ok("X: y", &"x".repeat(1 << 20)), "with a size of 1048576, expected"),
+        ("a layer without end", layer, raw("200 OK", &"x".repeat(1 << 20)), "more than"),
+    ];
+    // Known by its first answer to speak HTTP without TLS: what is no HTTP is not taken for TLS then.
+    let proxy = Proxy::start(&registry);
+    for (name, path, fault, expected) in cases {
+        proxy.inject(path, fault, u32::MAX);
+        let told = refused_pull(&machine, &format!("{}/shop/app:1", proxy.host()));
+        assert!(told.contains(expected) && told.contains(&proxy.host()) && told.len() < 1000, "{name}: {told}");
+        assert!(!machine.cli(&["image", "list"]).contains("shop/app"), "{name}");
+        proxy.heal();
+    }
+    // The harmless twin: whoever tells less than others is no worse, when the image comes and when it is there.
+    proxy.forget();
+    proxy.inject("/manifests/", Fault::Without("Docker-Content-Digest"), u32::MAX);
+    for _ in 0..2 {
+        machine.cli(&["image", "pull", &format!("{}/shop/app:1", proxy.host())]);
+    }
+    assert!(proxy.blobs().values().all(|times| *times == 1), "{:#?}", proxy.blobs());
+    finish(machine);
 }
 
 /// S-B10, S-B11, S-B12, S-B14, S-B25: what a registry can say that is not so. Each has a good image as its twin, which is
