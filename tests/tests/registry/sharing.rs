@@ -1,5 +1,6 @@
 //! Many at once: what they share is fetched once and kept once.
 
+use crate::space::others_are_kept_out;
 use crate::{finish, machine, pod, random_layer, verifying};
 use e2e::dice::Dice;
 use e2e::oci::{self, Image, Packing};
@@ -15,8 +16,9 @@ const IMAGES: usize = 20;
 const SHARED: usize = 10;
 const CALLERS: usize = 100;
 
+/// S-B20: and after a hundred pods all that the kubelet keeps is as closed as it was.
 #[test]
-fn twenty_images_with_ten_shared_layers_and_a_hundred_pods() {
+fn s_b20_twenty_images_with_ten_shared_layers_and_a_hundred_pods() {
     if !registry::is_available() {
         return;
     }
@@ -66,6 +68,7 @@ fn twenty_images_with_ten_shared_layers_and_a_hundred_pods() {
     assert!(more.is_empty(), "fetched more than once: {more:#?}");
     assert_eq!(fetched.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     kept_once(&machine.dir.join("root/image-store/layers"), &images);
+    others_are_kept_out(&machine);
     finish(machine);
 }
 

@@ -1,14 +1,14 @@
 //! What images take, how it is given back, and who may look at it.
 
 use crate::{app, finish, label, machine, pod, random_layer, sleeping};
-use e2e::await_some;
 use e2e::dice::Dice;
 use e2e::layer::{Attributes, Layer};
 use e2e::oci::{self, Image, Packed, Packing};
 use e2e::registry::{self, Access, Proxy, Registry, Wire};
+use e2e::{Machine, await_some};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::process::{Pid, Signal, kill_process};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -223,11 +223,28 @@ fn s_b20_an_unprivileged_user_reaches_nothing() {
     assert!(!as_nobody(&["stat", &program]) && !as_nobody(&[&program]), "{program}");
     let socket = machine.run_dir.join("kubelet.sock").display().to_string();
     assert!(!as_nobody(&["test", "-w", &socket]), "{socket}");
-    for (dir, allowed) in [("root/image-store", 0o700), ("root/containers", 0o711), ("root/pods", 0o750)] {
-        let mode = std::fs::metadata(machine.dir.join(dir)).expect(dir).permissions().mode() & 0o7777;
-        assert_eq!(mode & !allowed, 0, "{dir} is {mode:o}");
-    }
+    others_are_kept_out(&machine);
     finish(machine);
+}
+
+/// The modes of all that the kubelet keeps.
+pub(crate) fn others_are_kept_out(machine: &Machine) {
+    let root = machine.dir.join("root");
+    let places = [
+        (root.join("image-store"), 0o700),
+        (root.join("image-store/layers"), 0o700),
+        (root.join("containers"), 0o711),
+        (root.join("pods"), 0o750),
+        (machine.run_dir.clone(), 0o711),
+        (machine.run_dir.join("sandboxes"), 0o711),
+        (machine.run_dir.join("kubelet.sock"), 0o660),
+        (machine.dir.join("logs"), 0o755),
+    ];
+    for (path, allowed) in places {
+        let found = std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mode = found.permissions().mode() & 0o7777;
+        assert_eq!((mode & !allowed, found.uid(), found.gid()), (0, 0, 0), "{} is {mode:o}", path.display());
+    }
 }
 
 fn find(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
