@@ -26,10 +26,7 @@ fn s_b09_bombs_are_refused_and_cost_little() {
         return;
     }
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
-    let mut machine = machine(&[]);
-    machine.stop_kubelet();
-    let disk = MemoryDisk::mount(&machine.dir.join("root/image-store"), DISK_BYTES);
-    machine.start_kubelet();
+    let (machine, disk) = machine_with_disk();
     machine.cli(&["image", "pull", &put(&registry, "small", &small(gzip))]);
     let before = reset_peak_kib(&machine);
     for (name, bytes, expected) in bombs() {
@@ -45,6 +42,21 @@ fn s_b09_bombs_are_refused_and_cost_little() {
     for (name, layer) in [("twin-zstd", small(zstd)), ("twin-window", layer(window(27), &[0; 1024]))] {
         machine.cli(&["image", "pull", &put(&registry, name, &layer)]);
     }
+    finish_without(machine, disk);
+}
+
+/// A kubelet whose store has a disk of its own.
+fn machine_with_disk() -> (Machine, MemoryDisk) {
+    let mut machine = machine(&[]);
+    machine.stop_kubelet();
+    let disk = MemoryDisk::mount(&machine.dir.join("root/image-store"), DISK_BYTES);
+    machine.start_kubelet();
+    (machine, disk)
+}
+
+/// Ends it, without that disk and without pods.
+fn finish_without(mut machine: Machine, disk: MemoryDisk) {
+    machine.await_no_pods();
     machine.stop_kubelet();
     drop(disk);
     machine.start_kubelet();
@@ -170,7 +182,8 @@ fn s_b13_an_image_of_as_many_layers_as_there_may_be() {
         return;
     }
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
-    let machine = machine(&[]);
+    // In memory, or most of the time would go with waiting for the disk to keep each layer.
+    let (machine, disk) = machine_with_disk();
     let attributes = Attributes::mode(0o644);
     // Each is one more upon those of the one before, so that every layer is fetched once.
     let one = |number: usize| {
@@ -191,8 +204,9 @@ fn s_b13_an_image_of_as_many_layers_as_there_may_be() {
         let container = json!({"command": ["/bin/sh", "-c", script], "spec": spec});
         pod(&machine, &format!("layers-{count}"), &name(count), &container);
         machine.await_phase(&format!("layers-{count}"), "Succeeded");
+        machine.remove_manifest(&format!("layers-{count}.yaml"));
     }
     let told = refused_pull(&machine, &name(501));
     assert!(told.contains("501 layers") && told.contains("500"), "{told}");
-    finish(machine);
+    finish_without(machine, disk);
 }
