@@ -8,14 +8,17 @@ pub(crate) enum Difference {
     ExecTellsOnOutput,
     /// The containers of a pod have host names of their own, which are the same: Docker joins no UTS namespaces.
     OwnHostnames,
+    /// A privileged container wants every capability there is, also those that the daemon itself was not given.
+    PrivilegedNeedsAll,
     /// A registry that cannot be reached is told as an error like others: only our store says why it has no image.
     UnreachableIsErrImagePull,
 }
 
 /// The table of ARCHITECTURE.md, as far as it shows from outside.
-pub(crate) const DIFFERENCES: [(Difference, &[Runtime]); 3] = [
+pub(crate) const DIFFERENCES: [(Difference, &[Runtime]); 4] = [
     (Difference::ExecTellsOnOutput, &[Runtime::Docker]),
     (Difference::OwnHostnames, &[Runtime::Docker]),
+    (Difference::PrivilegedNeedsAll, &[Runtime::Docker]),
     (Difference::UnreachableIsErrImagePull, &[Runtime::Docker, Runtime::Containerd, Runtime::ContainerdSid]),
 ];
 

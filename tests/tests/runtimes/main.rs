@@ -3,6 +3,7 @@
 
 mod alone;
 mod differences;
+mod everything;
 mod faces;
 mod portraits;
 mod streams;
@@ -15,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 type Behaviour = (&'static str, fn(&Machine));
 
 /// Each has pods of its own, so that all can be had at once.
-const TOGETHER: [Behaviour; 14] = [
+const TOGETHER: [Behaviour; 15] = [
     ("what is used", together::what_is_used_is_told),
     ("a killed container comes back and then waits", together::a_killed_container_comes_back_and_then_waits),
     ("ends are told by their causes", together::ends_are_told_by_their_causes),
@@ -28,6 +29,7 @@ const TOGETHER: [Behaviour; 14] = [
     ("attach", streams::attach_passes_input_output_and_a_terminal_through),
     ("port-forward", streams::ports_of_ours_lead_to_ports_of_a_pod),
     ("namespaces", together::pods_share_what_they_ask_for),
+    ("a pod that asks for everything", everything::a_pod_gets_all_that_it_asks_for),
     ("statuses", faces::statuses_have_one_form),
     ("portraits", portraits::pods_look_the_same),
 ];
