@@ -18,9 +18,9 @@ mod redact;
 mod refused;
 pub mod resolver;
 mod runtime;
+pub mod settling;
 #[cfg(feature = "spdy")]
 pub mod spdy;
-pub mod settling;
 pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
