@@ -2,6 +2,7 @@
 //! [`differences::DIFFERENCES`] with its reason, and in ARCHITECTURE.md.
 
 mod alone;
+mod changes;
 mod differences;
 mod everything;
 mod faces;
@@ -16,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 type Behaviour = (&'static str, fn(&Machine));
 
 /// Each has pods of its own, so that all can be had at once.
-const TOGETHER: [Behaviour; 15] = [
+const TOGETHER: [Behaviour; 18] = [
     ("what is used", together::what_is_used_is_told),
     ("a killed container comes back and then waits", together::a_killed_container_comes_back_and_then_waits),
     ("ends are told by their causes", together::ends_are_told_by_their_causes),
@@ -30,6 +31,9 @@ const TOGETHER: [Behaviour; 15] = [
     ("port-forward", streams::ports_of_ours_lead_to_ports_of_a_pod),
     ("namespaces", together::pods_share_what_they_ask_for),
     ("a pod that asks for everything", everything::a_pod_gets_all_that_it_asks_for),
+    ("an update of an image", changes::a_changed_image_restarts_its_container),
+    ("an update of a command", changes::a_changed_command_makes_another_pod),
+    ("a deadline", changes::a_deadline_ends_its_pod),
     ("statuses", faces::statuses_have_one_form),
     ("portraits", portraits::pods_look_the_same),
 ];
