@@ -19,21 +19,54 @@ command=$1
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 
-# Debian sid's containerd beside Debian 12's runc. The suite is taken from the machine's own package source.
+# Debian sid's containerd, whatever its version, beside Debian 12's runc. The suite is taken from this machine's own package
+# sources, each in turn, three times: none of them may have it, and networks fail.
 fetch_sid() {
   [ ! -x "$dir/usr/bin/containerd" ] || return 0
-  local uri
-  work=$(mktemp -d)
+  local try uri
+  # Beside its place, into which it goes whole or not at all.
+  work=$(mktemp -d "$dir.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  uri=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' | head -n 1)
-  [ -n "$uri" ] || { echo "this machine has no package source; run \"apt-get update\" as root first" >&2; exit 1; }
-  mkdir -p "$work"/{lists/partial,cache/archives/partial,download}
-  echo "deb $uri sid main" > "$work/sources.list"
+  for try in 1 2 3; do
+    if [ -z "$(debian_sources)" ]; then
+      apt-get -q update >&2 || true
+    fi
+    for uri in $(debian_sources); do
+      if fetch_from "$uri"; then
+        "$work/new/usr/bin/containerd" --version >&2 || {
+          echo "the containerd of Debian sid does not run on this system: it is made for a newer one" >&2
+          exit 1
+        }
+        rm -rf "$dir"
+        mv "$work/new" "$dir"
+        return 0
+      fi
+    done
+    echo "attempt $try of 3 to fetch the containerd of Debian sid failed" >&2
+    sleep $((try * 5))
+  done
+  echo "none of this machine's package sources gives the containerd of Debian sid; expected in the files beneath" \
+    "/etc/apt: a source of Debian's own archive that can be reached, and whose suite \"sid\" is there" >&2
+  exit 1
+}
+
+# Where the machine's own packages come from, one address a line; the archive itself before its updates for security.
+debian_sources() {
+  apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | sort -ru
+}
+
+# fetch_from URI: unpacks it into $work/new.
+fetch_from() {
+  rm -rf "$work"/*
+  mkdir -p "$work"/{lists/partial,cache/archives/partial,download,new}
+  echo "deb $1 sid main" > "$work/sources.list"
   local options=(-q -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists"
-    -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
-  apt-get "${options[@]}" update >&2
-  (cd "$work/download" && apt-get "${options[@]}" download containerd >&2)
-  dpkg -x "$work"/download/containerd_*.deb "$dir"
+    -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3
+    -o Acquire::http::Timeout=60
+    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+  apt-get "${options[@]}" update >&2 &&
+    (cd "$work/download" && apt-get "${options[@]}" download containerd >&2) &&
+    dpkg -x "$work"/download/containerd_*.deb "$work/new"
 }
 
 # configure BIN: the version is that of containerd 1.6's format, which later ones migrate.

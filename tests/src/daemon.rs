@@ -41,6 +41,14 @@ impl Daemon {
         }
     }
 
+    /// The file that it is configured by, and reads when it starts.
+    pub fn settings(&self) -> PathBuf {
+        match self {
+            Daemon::Docker(docker) => docker.settings(),
+            Daemon::Containerd(containerd) => containerd.settings(),
+        }
+    }
+
     /// The bridge of its pods.
     pub fn bridge(&self) -> Option<String> {
         match self {

@@ -2,13 +2,13 @@
 
 mod docker;
 
-use crate::Daemon;
+use crate::{Daemon, await_some};
 use cri::testing::{FaultyProxy, Rule};
 use docker::DockerProxy;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use cri::testing::Fault;
+pub use cri::testing::{Delivered, Fault};
 
 /// A proxy in front of a daemon's socket.
 pub enum Faults {
@@ -57,5 +57,23 @@ impl Faults {
             Faults::Cri(proxy, _) => proxy.asked(),
             Faults::Docker(proxy) => proxy.asked(),
         }
+    }
+    /// How often each call failed in each way.
+    pub fn delivered(&self) -> Delivered {
+        match self {
+            Faults::Cri(proxy, _) => proxy.delivered(),
+            Faults::Docker(proxy) => proxy.delivered(),
+        }
+    }
+
+    /// Waits until each of these calls has failed in this way.
+    #[track_caller]
+    pub fn await_delivered(&self, calls: &[&str], fault: Fault) {
+        await_some(&format!("each of these calls to end in {:?}", fault.name()), || {
+            let delivered = self.delivered();
+            let missing = |call: &&&str| !delivered.contains_key(&(call.to_string(), fault.name()));
+            let missing: Vec<_> = calls.iter().filter(missing).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} did not")) }
+        });
     }
 }

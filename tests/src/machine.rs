@@ -168,6 +168,11 @@ impl Machine {
         self.options.runtime
     }
 
+    /// A flag that the kubelet has from its next start on.
+    pub fn add_flag(&mut self, flag: String) {
+        self.options.flags.push(flag);
+    }
+
     fn runtime_flags(&self) -> Vec<String> {
         let Some(daemon) = &self.daemon else { return Vec::new() };
         let socket = self.faults.as_ref().map_or_else(|| daemon.socket(), |faults| faults.socket().to_owned());

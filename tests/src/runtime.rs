@@ -4,6 +4,9 @@ use crate::machine::workspace;
 use crate::skip;
 use std::path::{Path, PathBuf};
 
+const CONTAINERD: [&str; 3] = ["/usr/bin/containerd", "/usr/bin/ctr", "/usr/lib/cni/bridge"];
+const CONTAINERD_PACKAGES: &str = "packages containerd and containernetworking-plugins";
+
 /// What runs the containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Runtime {
@@ -18,16 +21,16 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Whether it can be had here. Says why it cannot; in CI that is a failure where Debian's own packages are missing.
+    /// Whether it can be had here. Says why it cannot; in CI that is a failure.
     pub fn is_available(self) -> bool {
         let missing = match self {
             Runtime::Embedded => None,
             Runtime::Docker => absent(&["/usr/sbin/dockerd", "/usr/bin/docker"], "package docker.io"),
-            Runtime::Containerd => absent(
-                &["/usr/bin/containerd", "/usr/bin/ctr", "/usr/lib/cni/bridge"],
-                "packages containerd and containernetworking-plugins",
-            ),
-            Runtime::ContainerdSid => return Runtime::Containerd.is_available() && fetched(),
+            Runtime::Containerd => absent(&CONTAINERD, CONTAINERD_PACKAGES),
+            Runtime::ContainerdSid => absent(&CONTAINERD, CONTAINERD_PACKAGES).or_else(|| {
+                let program = sid().join("usr/bin/containerd").display().to_string();
+                absent(&[&program], "scripts/containerd.sh fetch-sid target/containerd-sid")
+            }),
         };
         let Some(missing) = missing else { return true };
         skip(&format!("{self:?}: {missing}"));
@@ -59,13 +62,4 @@ fn absent(programs: &[&str], packages: &str) -> Option<String> {
 
 fn sid() -> PathBuf {
     workspace().join("target/containerd-sid")
-}
-
-/// Fetching it is a choice (`scripts/test.sh`): it doubles what the suites with a containerd take.
-fn fetched() -> bool {
-    let fetched = sid().join("usr/bin/containerd").exists();
-    if !fetched {
-        println!("skipped: no newer containerd; scripts/containerd.sh fetch-sid {} fetches one", sid().display());
-    }
-    fetched
 }

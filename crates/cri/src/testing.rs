@@ -16,7 +16,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{Request, Response};
 
 /// No message through here is larger.
 const MESSAGE_MAX_BYTES: usize = 16 << 20;
@@ -35,6 +35,21 @@ pub enum Fault {
     /// It is done, and the answer comes this much later.
     Late(Duration),
 }
+
+impl Fault {
+    /// What kind it is, in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Hang => "hang",
+            Self::ReplyLost => "lost",
+            Self::Late(_) => "late",
+        }
+    }
+}
+
+/// How often each call failed in each way: by its name and the fault's.
+pub type Delivered = BTreeMap<(String, &'static str), u32>;
 
 /// Which calls fail.
 #[derive(Debug, Clone)]
@@ -67,6 +82,7 @@ struct Shared {
 struct State {
     rules: Vec<Rule>,
     asked: BTreeMap<String, u32>,
+    delivered: Delivered,
 }
 
 impl FaultyProxy {
@@ -108,6 +124,11 @@ impl FaultyProxy {
     pub fn asked(&self) -> BTreeMap<String, u32> {
         self.shared.state().asked.clone()
     }
+
+    /// The faults that happened. One of an answer has happened when there was an answer to lose or to keep back.
+    pub fn delivered(&self) -> Delivered {
+        self.shared.state().delivered.clone()
+    }
 }
 
 impl Drop for FaultyProxy {
@@ -139,6 +160,10 @@ impl Shared {
         rule.times -= 1;
         Some(rule.fault)
     }
+
+    fn deliver(&self, call: &str, fault: Fault) {
+        *self.state().delivered.entry((call.to_owned(), fault.name())).or_default() += 1;
+    }
 }
 
 async fn accept(listener: UnixListener, shared: Arc<Shared>) {
@@ -164,42 +189,41 @@ async fn call(
     shared: &Shared,
 ) -> Result<(), h2::Error> {
     let (head, body) = request.into_parts();
-    let body = collect(body).await?.0;
+    let body = collect(body).await?;
     let name = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
     let fault = shared.fault(&name, &body);
-    match fault {
-        Some(Fault::Error) => return status(&mut respond, INTERNAL, "injected failure"),
-        Some(Fault::Hang) => return poll_fn(|context| respond.poll_reset(context)).await.map(|_| ()),
-        Some(Fault::ReplyLost | Fault::Late(_)) | None => {}
+    if let Some(fault @ (Fault::Error | Fault::Hang)) = fault {
+        shared.deliver(&name, fault);
+        return match fault {
+            Fault::Error => status(&mut respond, INTERNAL, "injected failure"),
+            _ => poll_fn(|context| respond.poll_reset(context)).await.map(|_| ()),
+        };
     }
     let answer = match forward(Request::from_parts(head, ()), body, &shared.upstream).await {
         Ok(answer) => answer,
         Err(error) => return status(&mut respond, UNAVAILABLE, &format!("the runtime behind the proxy: {error}")),
     };
+    // An answer begins when the call is done; one that is a stream has no end that could be waited for.
     let (head, mut body) = answer.into_parts();
-    match fault {
-        None => {
-            let mut send = respond.send_response(Response::from_parts(head, ()), false)?;
-            while let Some(chunk) = body.data().await {
-                let chunk = chunk?;
-                body.flow_control().release_capacity(chunk.len())?;
-                send.send_data(chunk, false)?;
-            }
-            send.send_trailers(body.trailers().await?.unwrap_or_default())
-        }
-        Some(Fault::Late(by)) => {
-            let (body, trailers) = collect(body).await?;
-            tokio::time::sleep(by).await;
-            let mut send = respond.send_response(Response::from_parts(head, ()), false)?;
-            send.send_data(body, false)?;
-            send.send_trailers(trailers)
-        }
-        Some(_) => {
-            collect(body).await?;
+    if let Some(fault) = fault {
+        shared.deliver(&name, fault);
+        let Fault::Late(by) = fault else {
             respond.send_reset(Reason::CANCEL);
-            Ok(())
-        }
+            return Ok(());
+        };
+        tokio::time::sleep(by).await;
     }
+    if body.is_end_stream() {
+        // An error: its head is all there is.
+        return respond.send_response(Response::from_parts(head, ()), true).map(|_| ());
+    }
+    let mut send = respond.send_response(Response::from_parts(head, ()), false)?;
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        send.send_data(chunk, false)?;
+    }
+    send.send_trailers(body.trailers().await?.unwrap_or_default())
 }
 
 /// A connection for each call: the runtime may have been restarted since the last one.
@@ -213,7 +237,7 @@ async fn forward(request: Request<()>, body: Bytes, upstream: &Path) -> Result<R
     answer.await.map_err(|error| error.to_string())
 }
 
-async fn collect(mut body: RecvStream) -> Result<(Bytes, HeaderMap), h2::Error> {
+async fn collect(mut body: RecvStream) -> Result<Bytes, h2::Error> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
@@ -223,7 +247,7 @@ async fn collect(mut body: RecvStream) -> Result<(Bytes, HeaderMap), h2::Error> 
             return Err(Reason::ENHANCE_YOUR_CALM.into());
         }
     }
-    Ok((bytes.freeze(), body.trailers().await?.unwrap_or_default()))
+    Ok(bytes.freeze())
 }
 
 /// An answer that is only an error.

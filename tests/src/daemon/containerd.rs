@@ -39,6 +39,10 @@ impl Containerd {
         self.dir.join("containerd.sock")
     }
 
+    pub(super) fn settings(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
     pub(super) fn launch(&self) {
         run(&mut self.script("restart"));
     }

@@ -21,7 +21,8 @@ impl Docker {
         let name = format!("dk{}", std::process::id());
         std::fs::create_dir_all(dir).expect("the daemon's directory");
         // Containers outlive the daemon by this setting of it alone.
-        std::fs::write(dir.join("daemon.json"), json!({"live-restore": true}).to_string()).expect("written");
+        let settings = json!({"live-restore": true, "cgroup-parent": format!("/{name}")});
+        std::fs::write(dir.join("daemon.json"), settings.to_string()).expect("written");
         run(Command::new("ip").args(["link", "add", &name, "type", "bridge"]));
         let address = format!("10.198.{}.1/24", std::process::id() % 250);
         run(Command::new("ip").args(["addr", "add", &address, "dev", &name]));
@@ -39,6 +40,10 @@ impl Docker {
         self.dir.join("docker.sock")
     }
 
+    pub(super) fn settings(&self) -> PathBuf {
+        self.dir.join("daemon.json")
+    }
+
     pub(super) fn launch(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("the log");
         let path = |name: &str| self.dir.join(name);
@@ -53,7 +58,6 @@ impl Docker {
             .arg(path("pid"))
             .arg(format!("--host=unix://{}", self.socket().display()))
             .arg(format!("--bridge={}", self.name))
-            .arg(format!("--cgroup-parent=/{}", self.name))
             // The machine's own filter rules and addresses stay as they are.
             .args(["--iptables=false", "--ip-masq=false"])
             .stdin(Stdio::null())

@@ -1,7 +1,7 @@
 //! A proxy in front of the Docker socket. It knows as much of HTTP as tells one request from the next, and passes all else
 //! on as it is.
 
-use cri::testing::{Fault, Rule};
+use cri::testing::{Delivered, Fault, Rule};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -28,6 +28,7 @@ struct Shared {
 struct State {
     rules: Vec<Rule>,
     asked: BTreeMap<String, u32>,
+    delivered: Delivered,
 }
 
 /// One request as it came.
@@ -36,6 +37,7 @@ struct Request {
     body: Vec<u8>,
     /// Its body has no length, or its connection becomes another protocol's: bytes go both ways until they end.
     endless: bool,
+    upgrades: bool,
 }
 
 impl DockerProxy {
@@ -68,6 +70,10 @@ impl DockerProxy {
     pub(super) fn asked(&self) -> BTreeMap<String, u32> {
         self.shared.state().asked.clone()
     }
+
+    pub(super) fn delivered(&self) -> Delivered {
+        self.shared.state().delivered.clone()
+    }
 }
 
 impl Shared {
@@ -75,10 +81,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fault(&self, request: &Request) -> Option<Fault> {
-        let call = call_of(&request.head);
+    fn fault(&self, call: &str, request: &Request) -> Option<Fault> {
         let mut state = self.state();
-        *state.asked.entry(call.clone()).or_default() += 1;
+        *state.asked.entry(call.to_owned()).or_default() += 1;
         let holds = |text: &str| {
             let bytes = text.as_bytes();
             request.head.contains(text) || request.body.windows(bytes.len().max(1)).any(|window| window == bytes)
@@ -87,6 +92,10 @@ impl Shared {
         let rule = state.rules.iter_mut().find(fits)?;
         rule.times -= 1;
         Some(rule.fault)
+    }
+
+    fn deliver(&self, call: &str, fault: Fault) {
+        *self.state().delivered.entry((call.to_owned(), fault.name())).or_default() += 1;
     }
 }
 
@@ -105,57 +114,78 @@ fn call_of(head: &str) -> String {
 
 fn connection(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
     while let Some(request) = read_request(&mut client)? {
-        let fault = shared.fault(&request);
-        match fault {
-            Some(Fault::Error) => {
-                let body = r#"{"message":"injected failure"}"#;
-                let length = body.len();
-                write!(
-                    client,
-                    "HTTP/1.1 500 X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-                )?;
-                continue;
+        let call = call_of(&request.head);
+        let fault = shared.fault(&call, &request);
+        if let Some(fault @ (Fault::Error | Fault::Hang)) = fault {
+            shared.deliver(&call, fault);
+            if fault == Fault::Hang {
+                // Until the caller gives it up.
+                return io::copy(&mut client, &mut io::sink()).map(drop);
             }
-            // Until the caller gives it up.
-            Some(Fault::Hang) => return client.read(&mut [0]).map(drop),
-            Some(Fault::ReplyLost | Fault::Late(_)) | None => {}
+            refuse(&mut client)?;
+            if request.endless {
+                return client.shutdown(Shutdown::Both);
+            }
+            continue;
         }
         let mut upstream = match UnixStream::connect(&shared.upstream) {
             Ok(upstream) => upstream,
             // The daemon is away: so is its proxy.
             Err(_) => return client.shutdown(Shutdown::Both),
         };
-        if request.endless {
-            upstream.write_all(request.head.as_bytes())?;
-            return splice(client, upstream);
-        }
         // The answer ends where the connection does: nothing has to be known of its length.
-        let head = request.head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        let head = match request.upgrades {
+            true => request.head.clone(),
+            false => request.head.replacen("\r\n", "\r\nConnection: close\r\n", 1),
+        };
         upstream.write_all(head.as_bytes())?;
         upstream.write_all(&request.body)?;
-        match fault {
-            None => io::copy(&mut upstream, &mut client).map(drop)?,
-            Some(Fault::Late(by)) => {
-                let mut answer = Vec::new();
-                upstream.read_to_end(&mut answer)?;
-                std::thread::sleep(by);
-                client.write_all(&answer)?;
-            }
-            Some(_) => io::copy(&mut upstream, &mut io::sink()).map(drop)?,
+        if request.endless {
+            let (from, to) = (client.try_clone()?, upstream.try_clone()?);
+            std::thread::spawn(move || pump(from, to));
         }
-        return client.shutdown(Shutdown::Both);
+        if let Some(fault) = fault {
+            let mut answer = Vec::new();
+            match request.upgrades || call == "GET /events" {
+                // It has no end of its own, and what was asked for is done.
+                true => _ = read_head(&mut upstream, &mut answer)?,
+                false => _ = upstream.read_to_end(&mut answer)?,
+            }
+            shared.deliver(&call, fault);
+            let Fault::Late(by) = fault else {
+                upstream.shutdown(Shutdown::Both)?;
+                return client.shutdown(Shutdown::Both);
+            };
+            std::thread::sleep(by);
+            client.write_all(&answer)?;
+        }
+        return pump(upstream, client);
     }
     Ok(())
 }
 
-fn read_request(client: &mut UnixStream) -> io::Result<Option<Request>> {
-    let mut head = Vec::new();
+fn refuse(client: &mut UnixStream) -> io::Result<()> {
+    let body = r#"{"message":"injected failure"}"#;
+    let length = body.len();
+    write!(client, "HTTP/1.1 500 X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Up to the empty line that ends it; false where the stream ends before.
+fn read_head(from: &mut UnixStream, head: &mut Vec<u8>) -> io::Result<bool> {
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        if head.len() > MAX_HEAD_BYTES || client.read(&mut byte)? == 0 {
-            return Ok(None);
+        if head.len() > MAX_HEAD_BYTES || from.read(&mut byte)? == 0 {
+            return Ok(false);
         }
         head.push(byte[0]);
+    }
+    Ok(true)
+}
+
+fn read_request(client: &mut UnixStream) -> io::Result<Option<Request>> {
+    let mut head = Vec::new();
+    if !read_head(client, &mut head)? {
+        return Ok(None);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let header = |name: &str| {
@@ -163,22 +193,14 @@ fn read_request(client: &mut UnixStream) -> io::Result<Option<Request>> {
         lines.clone().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
     };
     let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let endless = header("upgrade").is_some() || header("transfer-encoding").is_some();
-    let mut body = vec![0; if endless { 0 } else { length.min(MAX_BODY_BYTES) }];
+    let upgrades = header("upgrade").is_some();
+    let endless = upgrades || header("transfer-encoding").is_some();
+    let mut body = vec![0; length.min(MAX_BODY_BYTES)];
     client.read_exact(&mut body)?;
-    Ok(Some(Request { endless, body, head }))
+    Ok(Some(Request { endless, upgrades, body, head }))
 }
 
-/// Both ways at once; each ends by itself.
-fn splice(client: UnixStream, upstream: UnixStream) -> io::Result<()> {
-    let (from_client, to_client) = (client.try_clone()?, client);
-    let (from_upstream, to_upstream) = (upstream.try_clone()?, upstream);
-    let upwards = std::thread::spawn(move || pump(from_client, to_upstream));
-    let downwards = pump(from_upstream, to_client);
-    let _ended = upwards.join();
-    downwards
-}
-
+/// One way, until it ends.
 fn pump(mut from: UnixStream, mut to: UnixStream) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

@@ -36,7 +36,7 @@ impl Listings {
     pub(super) fn due_at(&self) -> Instant {
         match self.under_way.len() {
             0 => self.due_at,
-            ..QUICK_MAX => self.begun_at + DOUBTED_AFTER,
+            1..QUICK_MAX => self.begun_at + DOUBTED_AFTER,
             _ => self.begun_at + LIST_BUSY,
         }
     }

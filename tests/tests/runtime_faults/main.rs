@@ -1,11 +1,14 @@
 //! Runtimes that fail: each call with an error, without an answer, with an answer that is lost or comes too late; and
 //! daemons that are killed. In the end every pod has come up once and gone down once.
 
+mod others;
+
 use e2e::faults::Fault;
 use e2e::oci::{self, Image, Packing};
 use e2e::registry::{self, Access, Registry, Wire};
 use e2e::story::{is, once_started, probe, restarts, status};
 use e2e::{Machine, Options, Part, Play, Runtime, await_some, await_true};
+use others::{By, Victim, When};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -27,8 +30,8 @@ const LIVE_PODS: usize = 20;
 struct Calls {
     up: &'static [&'static str],
     down: &'static [&'static str],
-    /// Makes a sandbox, makes a container; and what its request holds for the pod `victim`.
-    victims: [(&'static str, &'static str, &'static str); 2],
+    /// Those that hang for one pod alone.
+    victims: &'static [Victim],
 }
 
 const CRI: Calls = Calls {
@@ -57,9 +60,15 @@ const CRI: Calls = Calls {
         "RemoveContainer",
         "RemovePodSandbox",
     ],
-    victims: [
-        ("RunPodSandbox", "victim-node-1", "run_pod_sandbox of pod default/victim-node-1"),
-        ("CreateContainer", "victim-node-1", "create_container of pod default/victim-node-1"),
+    victims: &[
+        Victim { call: "RunPodSandbox", when: When::Comes, by: By::Name(""), told: "run_pod_sandbox" },
+        Victim { call: "CreateContainer", when: When::Comes, by: By::Name(""), told: "create_container" },
+        Victim { call: "StopContainer", when: When::Goes, by: By::ContainerId, told: "stop_container" },
+        Victim { call: "ListContainers", when: When::Restarts, by: By::Uid, told: "list_containers" },
+        Victim { call: "ListPodSandbox", when: When::Restarts, by: By::Uid, told: "list_pod_sandbox" },
+        Victim { call: "ContainerStatus", when: When::Restarts, by: By::ContainerId, told: "container_status" },
+        Victim { call: "PodSandboxStatus", when: When::Restarts, by: By::Next, told: "pod_sandbox_status" },
+        Victim { call: "StartContainer", when: When::Restarts, by: By::Next, told: "start_container" },
     ],
 };
 
@@ -85,9 +94,22 @@ const DOCKER: Calls = Calls {
         "POST /containers/*/stop",
         "DELETE /containers/*",
     ],
-    victims: [
-        ("POST /containers/create", "k8s_POD_victim", "run_pod_sandbox of pod default/victim-node-1"),
-        ("POST /containers/create", "k8s_main_victim", "create_container of pod default/victim-node-1"),
+    victims: &[
+        Victim {
+            call: "POST /containers/create",
+            when: When::Comes,
+            by: By::Name("k8s_POD_"),
+            told: "run_pod_sandbox",
+        },
+        Victim {
+            call: "POST /containers/create",
+            when: When::Comes,
+            by: By::Name("k8s_main_"),
+            told: "create_container",
+        },
+        Victim { call: "POST /containers/*/stop", when: When::Goes, by: By::ContainerId, told: "stop_container" },
+        Victim { call: "GET /containers/*/json", when: When::Restarts, by: By::ContainerId, told: "container_status" },
+        Victim { call: "POST /containers/*/start", when: When::Restarts, by: By::Next, told: "start_container" },
     ],
 };
 
@@ -97,8 +119,8 @@ fn faulty(runtime: Runtime, flags: &[&str]) -> Option<Machine> {
     runtime.is_available().then(|| Machine::start(options))
 }
 
-fn probed(name: &str) -> Play {
-    Play::new(name, "Always").grace(2).main(Part::forever("main").field("readinessProbe", once_started()))
+fn probed(name: &str, grace_secs: u64) -> Play {
+    Play::new(name, "Always").grace(grace_secs).main(Part::forever("main").field("readinessProbe", once_started()))
 }
 
 fn each_call_fails_in_each_way(runtime: Runtime, calls: &Calls) {
@@ -113,24 +135,23 @@ fn each_call_fails_in_each_way(runtime: Runtime, calls: &Calls) {
         machine.kill_kubelet();
         inject(&machine, calls.up, fault);
         machine.start_kubelet();
-        pods.iter().for_each(|pod| machine.play(&probed(pod)));
+        // A signal that hangs for longer than the grace is one that is never heard.
+        let (grace_secs, all_hear) = if fault == Fault::Hang { (2, false) } else { (20, true) };
+        pods.iter().for_each(|pod| machine.play(&probed(pod, grace_secs)));
         pods.iter().for_each(|pod| drop(machine.await_ready(pod)));
+        machine.faults().await_delivered(calls.up, fault);
         inject(&machine, calls.down, fault);
         pods.iter().for_each(|pod| machine.end_play(pod));
         pods.iter().for_each(|pod| machine.await_pod_gone(pod));
+        machine.faults().await_delivered(calls.down, fault);
         machine.faults().heal();
         for pod in &pods {
             let story = machine.story(pod);
             let whole = ["main Starting", "main Started", "main Terminating", "main Exiting"];
-            // A signal that hangs for longer than the grace is one that is never heard.
-            let heard = if fault == Fault::Hang { story.lines().len().max(2) } else { whole.len() };
+            let heard = if all_hear { whole.len() } else { story.lines().len().max(2) };
             assert_eq!(story.lines(), &whole[..heard], "{pod}");
         }
         machine.story("steady").starts("main", 1);
-    }
-    for call in calls.up.iter().chain(calls.down) {
-        let asked = machine.faults().asked();
-        assert!(asked.contains_key(*call), "{call} is no call of this runtime's: {asked:?}");
     }
     machine.finish();
 }
@@ -138,31 +159,6 @@ fn each_call_fails_in_each_way(runtime: Runtime, calls: &Calls) {
 fn inject(machine: &Machine, calls: &[&str], fault: Fault) {
     machine.faults().heal();
     calls.iter().for_each(|call| machine.faults().inject(call, "", (fault, 1)));
-}
-
-/// While calls for one pod hang, again and again, the others are served, and health names call and pod.
-fn others_are_served_while_a_call_hangs(runtime: Runtime, calls: &Calls) {
-    let Some(machine) = faulty(runtime, &[PATIENT]) else { return };
-    for (round, (call, text, told)) in calls.victims.iter().enumerate() {
-        machine.faults().inject(call, text, (Fault::Hang, u32::MAX));
-        machine.play(&probed("victim"));
-        await_some("health names the call", || {
-            let health = machine.healthz()?;
-            if health.contains(told) { Ok(()) } else { Err(health) }
-        });
-        let other = format!("other-{round}");
-        machine.play(&probed(&other));
-        machine.await_ready(&other);
-        machine.await_end(&other);
-        machine.story("victim").starts("main", 0);
-        machine.faults().heal();
-        machine.await_ready("victim");
-        machine.story("victim").starts("main", 1);
-        await_true("all is well again", || machine.healthz().is_ok_and(|health| health == "ok"));
-        machine.await_end("victim");
-        machine.forget_story("victim");
-    }
-    machine.finish();
 }
 
 /// A pull that fails in each way is made again; one that hangs holds nobody else up, and goes with its pod.
@@ -265,12 +261,22 @@ fn containerd_each_call_fails_in_each_way() {
 
 #[test]
 fn docker_others_are_served_while_a_call_hangs() {
-    others_are_served_while_a_call_hangs(Runtime::Docker, &DOCKER);
+    others::are_served_while_calls_hang(Runtime::Docker, &DOCKER);
 }
 
 #[test]
 fn containerd_others_are_served_while_a_call_hangs() {
-    others_are_served_while_a_call_hangs(Runtime::Containerd, &CRI);
+    others::are_served_while_calls_hang(Runtime::Containerd, &CRI);
+}
+
+#[test]
+fn containerd_of_sid_others_are_served_while_a_call_hangs() {
+    others::are_served_while_calls_hang(Runtime::ContainerdSid, &CRI);
+}
+
+#[test]
+fn containerd_of_sid_each_call_fails_in_each_way() {
+    each_call_fails_in_each_way(Runtime::ContainerdSid, &CRI);
 }
 
 #[test]
