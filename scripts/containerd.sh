@@ -19,11 +19,12 @@ command=$1
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 
-# Debian sid's containerd, whatever its version, beside Debian 12's runc. The suite is taken from this machine's own package
-# sources, each in turn, three times: none of them may have it, and networks fail.
+# Debian sid's containerd, whatever its version, beside Debian 12's runc; that of trixie where sid's is not to be had or is
+# made for a newer system than this. The suite is taken from this machine's own package sources, each in turn, three times:
+# none of them may have it, and networks fail.
 fetch_sid() {
   [ ! -x "$dir/usr/bin/containerd" ] || return 0
-  local try uri
+  local try suite uri
   # Beside its place, into which it goes whole or not at all.
   work=$(mktemp -d "$dir.XXXXXX")
   trap 'rm -rf "$work"' EXIT
@@ -31,22 +32,21 @@ fetch_sid() {
     if [ -z "$(debian_sources)" ]; then
       apt-get -q update >&2 || true
     fi
-    for uri in $(debian_sources); do
-      if fetch_from "$uri"; then
-        "$work/new/usr/bin/containerd" --version >&2 || {
-          echo "the containerd of Debian sid does not run on this system: it is made for a newer one" >&2
-          exit 1
-        }
-        rm -rf "$dir"
-        mv "$work/new" "$dir"
-        return 0
-      fi
+    for suite in sid trixie; do
+      for uri in $(debian_sources); do
+        if fetch_from "$uri" "$suite" && "$work/new/usr/bin/containerd" --version >&2; then
+          rm -rf "$dir"
+          mv "$work/new" "$dir"
+          return 0
+        fi
+        echo "no containerd of Debian $suite that runs here" >&2
+      done
     done
-    echo "attempt $try of 3 to fetch the containerd of Debian sid failed" >&2
+    echo "attempt $try of 3 to fetch a newer containerd failed" >&2
     sleep $((try * 5))
   done
-  echo "none of this machine's package sources gives the containerd of Debian sid; expected in the files beneath" \
-    "/etc/apt: a source of Debian's own archive that can be reached, and whose suite \"sid\" is there" >&2
+  echo "none of this machine's package sources gives a newer containerd; expected in the files beneath /etc/apt: a source" \
+    "of Debian's own archive that can be reached, and whose suite \"sid\" or \"trixie\" is there" >&2
   exit 1
 }
 
@@ -55,11 +55,11 @@ debian_sources() {
   apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | sort -ru
 }
 
-# fetch_from URI: unpacks it into $work/new.
+# fetch_from URI SUITE: unpacks it into $work/new.
 fetch_from() {
   rm -rf "$work"/*
   mkdir -p "$work"/{lists/partial,cache/archives/partial,download,new}
-  echo "deb $1 sid main" > "$work/sources.list"
+  echo "deb $1 $2 main" > "$work/sources.list"
   local options=(-q -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists"
     -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3
     -o Acquire::http::Timeout=60

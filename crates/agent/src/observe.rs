@@ -81,7 +81,9 @@ pub(crate) async fn list(runtime: &dyn Runtime) -> Result<Listing, cri::Error> {
         containers.into_iter().map(|c| (PodKey::from_labels(&c.labels), c.id, container_state(c.state) as i32));
     for (key, id, state) in states.chain(of_containers) {
         let Some(key) = key else { continue };
-        listing.names.insert(key.uid.clone(), name_of(&key));
+        if !listing.names.contains_key(&key.uid) {
+            listing.names.insert(key.uid.clone(), name_of(&key));
+        }
         listing.pods.entry(key.uid).or_default().insert(id, state);
     }
     Ok(listing)

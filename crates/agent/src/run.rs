@@ -228,8 +228,8 @@ impl Loop {
     fn take(&mut self, message: Message) {
         match &message {
             Message::Event(_) => self.deaf_until = None,
-            // What nobody listened to shows in a listing.
-            Message::Events { .. } => self.listings.hasten(Duration::ZERO),
+            // What nobody listened to shows in a listing. The first look at all comes after the subscription.
+            Message::Events { .. } if self.agent.has_started() => self.listings.outdate(),
             _ => {}
         }
         self.agent.take(clock::now(), message, &mut self.outbox);
@@ -241,7 +241,11 @@ impl Loop {
         self.names = names;
         let asked = self.outbox.len();
         self.take(Message::Listed { pods });
-        if self.outbox.len() > asked {
+        // What is already being asked shows nothing new: a pod that hangs is no reason to doubt the events.
+        let asking =
+            |uid: &str| self.inspections.get(uid).is_some_and(|open| open.iter().any(|one| !one.is_finished()));
+        let untold = |request: &Request| matches!(request, Request::Inspect(uid) if !asking(uid));
+        if self.outbox[asked..].iter().any(untold) {
             self.deaf_until = Some(Instant::now() + DEAF_FOR);
         }
     }
@@ -272,9 +276,12 @@ impl Loop {
     }
 
     fn list_when_due(&mut self) {
+        if !self.agent.has_started() {
+            return;
+        }
         // Something began since: look sooner than was thought.
         self.listings.hasten(self.list_interval());
-        if self.agent.has_started() && self.listings.is_due() {
+        if self.listings.is_due() {
             self.listings.begin(list(self.world.clone()));
         }
     }

@@ -24,6 +24,7 @@ pub mod spdy;
 pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod turns;
 
 pub use error::{Code, Error};
 pub use refused::{Refused, cgroup_driver_refused};
@@ -36,4 +37,9 @@ pub use runtime::{ByteStream, ExecSession, LogRotation, Runtime};
 #[allow(deprecated, missing_docs, clippy::doc_markdown, clippy::enum_variant_names, clippy::large_enum_variant)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
+}
+
+/// What a verbose answer shows under this key of its `info`; null where that is no JSON, or nothing.
+pub fn shown_json(info: &std::collections::BTreeMap<String, String>, key: &str) -> serde_json::Value {
+    info.get(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }

@@ -16,8 +16,8 @@ use crate::Config;
 use crate::call::{Failed, NOT_FOUND, within};
 use crate::pause::Pause;
 use crate::stopping::Stops;
-use crate::turns::Turns;
 use crate::{labels, status};
+use cri::turns::Turns;
 
 /// Every call has a limit of its own; the client's must not come first, even for the longest grace there is.
 const CLIENT_SECS: u64 = 400 * 24 * 3600;

@@ -1,11 +1,13 @@
 //! What happens to containers, from Docker's own events.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
+use cri::turns::Turns;
 use cri::{Error, v1};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -18,6 +20,9 @@ use crate::{labels, names, status};
 const CAPACITY: usize = 1024;
 /// Docker's own events that wait to be completed. Docker drops what is not taken from it in time.
 const RAW: usize = 8192;
+/// Events whose pods are asked for at one time: those of one pod one after the other, as they came, and a pod whose answer
+/// hangs holds up no other.
+const COMPLETED_AT_ONCE: usize = 64;
 /// Between attempts to hear from a daemon that is away: a little longer each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -97,16 +102,19 @@ impl Core {
         mut raw: mpsc::Receiver<Heard>,
         sender: mpsc::Sender<v1::ContainerEventResponse>,
     ) {
+        let turns = Turns::default();
+        let heard = futures_util::stream::poll_fn(|context| raw.poll_recv(context));
+        let completed = heard.map(async |heard| match heard {
+            Heard::Event(event) => self.completed(&event, &turns).await.into_iter().collect(),
+            Heard::Anew => self.everything().await,
+        });
+        let mut completed = pin!(completed.buffer_unordered(COMPLETED_AT_ONCE));
         loop {
-            let heard = tokio::select! {
+            let events: Option<Vec<_>> = tokio::select! {
                 () = sender.closed() => return,
-                heard = raw.recv() => heard,
+                events = completed.next() => events,
             };
-            let Some(heard) = heard else { return };
-            let events = match heard {
-                Heard::Event(event) => self.completed(&event).await.into_iter().collect(),
-                Heard::Anew => self.everything().await,
-            };
+            let Some(events) = events else { return };
             for event in events {
                 // Full: the reader is told by the channel's end.
                 if sender.try_send(event).is_err() {
@@ -117,7 +125,7 @@ impl Core {
     }
 
     /// `None` where the daemon went away meanwhile: then everything is told when it is back.
-    async fn completed(&self, event: &EventMessage) -> Option<v1::ContainerEventResponse> {
+    async fn completed(&self, event: &EventMessage, turns: &Turns) -> Option<v1::ContainerEventResponse> {
         use v1::ContainerEventType as Kind;
         let kind = match event.action.as_deref()? {
             "create" => Kind::ContainerCreatedEvent,
@@ -133,6 +141,7 @@ impl Core {
             false if labels::is_container(attributes) => labels::text(attributes, labels::SANDBOX_ID).to_owned(),
             false => return None,
         };
+        let _turn = turns.of(&sandbox_id).await;
         let (status, containers_statuses) = self.pod(&sandbox_id).await.ok()?;
         // Of a sandbox that is gone the event itself tells whose it was.
         let gone = || labels::is_sandbox(attributes).then(|| gone(&id, attributes));
@@ -148,22 +157,22 @@ impl Core {
     /// The state of every pod, as an event of its sandbox.
     async fn everything(&self) -> Vec<v1::ContainerEventResponse> {
         let listed = self.list(&[(labels::TYPE, labels::TYPE_SANDBOX)]).await.unwrap_or_default();
-        let mut events = Vec::new();
-        for id in listed.into_iter().filter_map(|sandbox| sandbox.id) {
-            let Ok((Some(status), containers_statuses)) = self.pod(&id).await else { continue };
+        let ids = listed.into_iter().filter_map(|sandbox| sandbox.id);
+        let told = futures_util::stream::iter(ids).map(async |id| {
+            let (Some(status), containers_statuses) = self.pod(&id).await.ok()? else { return None };
             let kind = match status.state() {
                 v1::PodSandboxState::SandboxReady => v1::ContainerEventType::ContainerStartedEvent,
                 v1::PodSandboxState::SandboxNotready => v1::ContainerEventType::ContainerStoppedEvent,
             };
-            events.push(v1::ContainerEventResponse {
+            Some(v1::ContainerEventResponse {
                 container_id: id,
                 container_event_type: kind.into(),
                 created_at: now_ns(),
                 pod_sandbox_status: Some(status),
                 containers_statuses,
-            });
-        }
-        events
+            })
+        });
+        told.buffer_unordered(COMPLETED_AT_ONCE).filter_map(async |event| event).collect().await
     }
 
     /// A sandbox, if it is there, and the containers in it.

@@ -27,7 +27,6 @@ mod spec;
 mod stats;
 mod status;
 mod stopping;
-mod turns;
 
 pub use config::Config;
 pub use runtime::Docker;

@@ -58,7 +58,8 @@ impl Runtime for Docker {
             runtime_version: info.server_version.unwrap_or_default(),
             runtime_api_version: format!("{}.{}", spoken.major_version, spoken.minor_version),
         };
-        fits(&version, &info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default())?;
+        let driver = info.cgroup_driver.map(|driver| driver.to_string()).filter(|driver| !driver.is_empty());
+        fits(&version, driver.as_deref().unwrap_or("none"))?;
         Ok(version)
     }
 

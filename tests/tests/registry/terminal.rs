@@ -1,12 +1,13 @@
 //! What `kubelet image pull` shows a person, and who reads lines.
 
 use crate::{app, finish, machine, random_layer};
-use e2e::Machine;
 use e2e::dice::Dice;
 use e2e::oci::Image;
 use e2e::registry::{self, Access, Proxy, Registry, Wire};
+use e2e::{Machine, PATIENCE};
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 /// A progress that a person sees, in a pipe: each layer, and in the end the image.
 #[test]
@@ -17,12 +18,31 @@ fn a_pull_tells_what_it_does() {
     let registry = Registry::start(Access::Anonymous, Wire::Plain);
     let image = app("told");
     registry.put("shop/app:1", &image);
-    let name = format!("{}/shop/app:1", registry.host());
+    // All but the last byte: a layer that is done is told before the pull ends, however fast it is.
+    let proxy = Proxy::start(&registry);
+    proxy.stop_after(image.blobs().map(|blob| blob.bytes.len() as u64).sum::<u64>() - 1);
+    let name = format!("{}/shop/app:1", proxy.host());
     let machine = machine(&[]);
-    let output = machine.try_cli(&["image", "pull", &name]);
-    assert!(output.status.success(), "{output:?}");
+    let mut command = Command::new(e2e::machine::kubelet_binary());
+    command.args(["image", "pull", &format!("--run-dir={}", machine.run_dir.display()), &name]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let shown = pieces(child.stderr.take().expect("a pipe"));
+    let mut progress = String::new();
+    let mut healed = false;
+    loop {
+        let piece = shown.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing more after {progress:?}"));
+        if piece.is_empty() {
+            break;
+        }
+        progress.push_str(&String::from_utf8_lossy(&piece));
+        if !healed && progress.contains("\nlayer ") {
+            healed = true;
+            proxy.heal();
+        }
+    }
+    let output = child.wait_with_output().expect("waited");
+    assert!(output.status.success(), "{output:?} {progress}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name} {}\n", image.id()));
-    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!progress.contains(['\u{1b}', '\r']), "a pipe is given no bars: {progress:?}");
     assert!(progress.starts_with(&format!("pulling {name}\n")), "{progress}");
     for layer in &image.layers {
@@ -81,6 +101,7 @@ fn percent(row: &str) -> Option<u32> {
 /// `kubelet image pull` in a terminal, which `script` gives it.
 struct Terminal {
     child: Child,
+    shown: Receiver<Vec<u8>>,
     screen: Screen,
 }
 
@@ -93,20 +114,37 @@ impl Terminal {
         );
         let mut command = Command::new("script");
         command.args(["-qec", &pull, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        Terminal { child: command.spawn().expect("script"), screen: Screen { columns, ..Screen::default() } }
+        let mut child = command.spawn().expect("script");
+        let shown = pieces(child.stdout.take().expect("a pipe"));
+        Terminal { child, shown, screen: Screen { columns, ..Screen::default() } }
     }
 
     #[track_caller]
     fn until(&mut self, what: &str, wanted: impl Fn(&Screen) -> bool) {
         while !wanted(&self.screen) {
             assert!(!self.screen.is_over, "{what}: not in {:#?}", self.screen.rows);
-            let mut buffer = [0; 4096];
-            let read = self.child.stdout.as_mut().expect("a pipe").read(&mut buffer).expect("read");
-            self.screen.is_over = read == 0;
+            let Ok(piece) = self.shown.recv_timeout(PATIENCE) else {
+                panic!("{what}: nothing more within {PATIENCE:?}: {:#?}", self.screen.rows)
+            };
+            self.screen.is_over = piece.is_empty();
             // Names, figures and control sequences: no character has more than one byte.
-            buffer[..read].iter().for_each(|byte| self.screen.show(char::from(*byte)));
+            piece.iter().for_each(|byte| self.screen.show(char::from(*byte)));
         }
     }
+}
+
+/// What comes out of a stream, as it comes; an empty piece at its end.
+fn pieces(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (pieces, shown) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read) = stream.read(&mut buffer) {
+            if pieces.send(buffer[..read].to_vec()).is_err() || read == 0 {
+                return;
+            }
+        }
+    });
+    shown
 }
 
 /// What a terminal shows that knows as much as bars need.

@@ -38,8 +38,9 @@ pub(crate) fn a_changed_command_makes_another_pod(machine: &Machine) {
 
 pub(crate) fn a_deadline_ends_its_pod(machine: &Machine) {
     // Enough for the container to have begun, on the slowest of runtimes with all others beside it.
-    let play = Play::new("deadline", "Always").field("activeDeadlineSeconds", json!(30)).main(Part::forever("main"));
+    let play = Play::new("deadline", "Always").field("activeDeadlineSeconds", json!(40)).main(Part::forever("main"));
     machine.play(&play);
+    machine.await_told("deadline", "main Started", 1);
     machine.await_told("deadline", "main Exiting", 1).in_order(&["main Terminating", "main Exiting"]);
     let pod = machine.await_phase("deadline", "Failed");
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded", "{}", pod["status"]);

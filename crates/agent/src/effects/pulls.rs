@@ -48,19 +48,13 @@ impl Gate {
     /// Pulls. One that takes longer than a turn goes on without: whether it hangs is not known, and if it does, nobody else
     /// is to wait for it.
     pub(crate) async fn pull<T>(&self, turn: Turn<'_>, pull: impl Future<Output = T>) -> T {
-        let Some(within) = self.turn_within else {
-            let pulled = pull.await;
-            drop(turn);
-            return pulled;
-        };
+        let Some(within) = self.turn_within else { return pull.await };
         let mut pull = pin!(pull);
-        match tokio::time::timeout(within, &mut pull).await {
-            Ok(pulled) => pulled,
-            Err(_) => {
-                drop(turn);
-                pull.await
-            }
+        if let Ok(pulled) = tokio::time::timeout(within, &mut pull).await {
+            return pulled;
         }
+        drop(turn);
+        pull.await
     }
 
     /// Whether a pull may begin at this moment; it counts as begun then.

@@ -68,6 +68,5 @@ pub(super) async fn names_in_use(runtime: &dyn Runtime) -> Result<BTreeSet<Strin
 /// containerd before 1.7 does not pin the image of which it makes sandboxes, and tells of it here only.
 async fn sandbox_image(runtime: &dyn Runtime) -> Result<Option<String>, cri::Error> {
     let status = runtime.status(v1::StatusRequest { verbose: true }).await?;
-    let config = status.info.get("config").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    Ok(config.and_then(|config| config.get("sandboxImage")?.as_str().map(str::to_owned)))
+    Ok(cri::shown_json(&status.info, "config")["sandboxImage"].as_str().map(str::to_owned))
 }

@@ -21,6 +21,8 @@ pub(super) struct Listings {
     /// Those younger than the newest answer, by number.
     under_way: BTreeMap<u64, AbortHandle>,
     begun: u64,
+    /// Listings up to this number do not tell enough: the one after them stays due.
+    outdated: u64,
     begun_at: Instant,
     due_at: Instant,
 }
@@ -29,7 +31,14 @@ impl Listings {
     /// The first one is due after `wait`.
     pub(super) fn new(wait: Duration) -> Self {
         let now = Instant::now();
-        Self { tasks: JoinSet::new(), under_way: BTreeMap::new(), begun: 0, begun_at: now, due_at: now + wait }
+        Self {
+            tasks: JoinSet::new(),
+            under_way: BTreeMap::new(),
+            begun: 0,
+            outdated: 0,
+            begun_at: now,
+            due_at: now + wait,
+        }
     }
 
     /// When the next one is to begin.
@@ -50,6 +59,12 @@ impl Listings {
         self.due_at = self.due_at.min(Instant::now() + wait);
     }
 
+    /// What was asked for before now is not enough.
+    pub(super) fn outdate(&mut self) {
+        self.outdated = self.begun;
+        self.due_at = Instant::now();
+    }
+
     /// Begins one, which ends with nothing where the runtime does not tell.
     pub(super) fn begin(&mut self, listing: impl Future<Output = Option<Listing>> + Send + 'static) {
         self.begun += 1;
@@ -63,14 +78,23 @@ impl Listings {
     /// asked for before it are given up: whatever they tell is older.
     pub(super) async fn next(&mut self, wait: Duration) -> Option<Option<Listing>> {
         loop {
-            let ended = self.tasks.join_next().await?;
-            self.due_at = Instant::now() + wait;
-            // One that was given up, or broke off.
-            let Ok((number, listing)) = ended else {
-                self.under_way.retain(|_, task| !task.is_finished());
-                continue;
+            let (number, listing) = match self.tasks.join_next().await? {
+                Ok(ended) => ended,
+                Err(error) if error.is_cancelled() => continue,
+                // It broke off.
+                Err(_) => {
+                    self.under_way.retain(|_, task| !task.is_finished());
+                    self.due_at = Instant::now() + wait;
+                    continue;
+                }
             };
-            self.under_way.remove(&number);
+            if self.under_way.remove(&number).is_none() {
+                // It ended beside a newer one, which was heard first.
+                continue;
+            }
+            if number > self.outdated {
+                self.due_at = Instant::now() + wait;
+            }
             if listing.is_some() {
                 let younger = self.under_way.split_off(&number);
                 self.under_way.values().for_each(AbortHandle::abort);
@@ -117,6 +141,39 @@ mod tests {
         assert!(!listings.is_due());
         listings.hasten(Duration::ZERO);
         assert!(listings.is_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_for_before_is_not_enough_and_is_heard_all_the_same() {
+        let mut listings = Listings::new(Duration::ZERO);
+        let (let_go, before) = held("before");
+        listings.begin(before);
+        listings.outdate();
+        assert!(!listings.is_due(), "one is under way");
+        let_go.send(()).unwrap();
+        assert_eq!(listings.next(SECOND).await, Some(Some(telling("before"))));
+        assert!(listings.is_due());
+        listings.begin(async { Some(telling("after")) });
+        assert_eq!(listings.next(SECOND).await, Some(Some(telling("after"))));
+        assert!(!listings.is_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_have_ended_the_older_is_never_heard_after_the_newer() {
+        for _ in 0..100 {
+            let mut listings = Listings::new(Duration::ZERO);
+            let [(old, of_old), (new, of_new)] = ["old", "new"].map(held);
+            listings.begin(of_old);
+            listings.begin(of_new);
+            new.send(()).unwrap();
+            old.send(()).unwrap();
+            tokio::task::yield_now().await;
+            let mut heard = Vec::new();
+            while let Some(told) = listings.next(SECOND).await {
+                heard.extend(told);
+            }
+            assert!([vec![telling("new")], vec![telling("old"), telling("new")]].contains(&heard), "{heard:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::{Response, Status, TimeoutExpired};
 
-use crate::{Code, Error, cgroup_driver_refused, v1};
+use crate::{Code, Error, cgroup_driver_refused, shown_json, v1};
 
 /// Waits for a call's answer, but not for ever.
 pub(super) async fn within<T>(
@@ -76,8 +76,8 @@ pub(super) fn driver_told(config: &v1::RuntimeConfigResponse) -> v1::CgroupDrive
 
 /// containerd before 2.0 has no call for it, and shows it in its configuration, as that of the runtime that it uses.
 pub(super) fn driver_shown(status: &v1::StatusResponse) -> v1::CgroupDriver {
-    let config = status.info.get("config").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let containerd = config.as_ref().map_or(&serde_json::Value::Null, |config| &config["containerd"]);
+    let config = shown_json(&status.info, "config");
+    let containerd = &config["containerd"];
     let used = containerd["defaultRuntimeName"].as_str().unwrap_or("runc");
     match containerd["runtimes"][used]["options"]["SystemdCgroup"] == serde_json::Value::Bool(true) {
         true => v1::CgroupDriver::Systemd,
@@ -87,8 +87,7 @@ pub(super) fn driver_shown(status: &v1::StatusResponse) -> v1::CgroupDriver {
 
 /// The limits of a container as containerd before 1.7 tells them, in the specification that it made for runc.
 pub(super) fn limits_shown(answer: &v1::ContainerStatusResponse) -> v1::ContainerResources {
-    let info = answer.info.get("info").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let limit = info.and_then(|info| info["runtimeSpec"]["linux"]["resources"]["memory"]["limit"].as_i64());
+    let limit = shown_json(&answer.info, "info")["runtimeSpec"]["linux"]["resources"]["memory"]["limit"].as_i64();
     let linux = v1::LinuxContainerResources { memory_limit_in_bytes: limit.unwrap_or(0), ..Default::default() };
     v1::ContainerResources { linux: Some(linux), windows: None }
 }

@@ -1,5 +1,6 @@
 //! The calls of [`Runtime`] as they go over the wire.
 
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -12,11 +13,13 @@ use super::answer::{driver_shown, driver_told, ended, error_of, fits, limits_sho
 use super::streaming::{self, OpenError, Transport, Wanted, Whose};
 use crate::attach::Terms;
 use crate::settling::may_change;
+use crate::turns::Turns;
 use crate::{ByteStream, Code, Error, ExecSession, LogRotation, Runtime, v1};
 
 /// Events that wait for their reader; who falls behind further subscribes anew and relists.
 const EVENTS: usize = 1024;
-/// Events whose statuses are completed at one time; they keep their order.
+/// Events whose statuses are completed at one time: those of one pod one after the other, as they came, and a pod whose
+/// answer hangs holds up no other.
 const COMPLETED_AT_ONCE: usize = 64;
 const EVENTS_CALL: &str = "get_container_events";
 /// A runtime that has no events says so at once.
@@ -113,6 +116,10 @@ impl Client {
 
     /// Asks again for those of which the runtime may have said too little. One that is gone was as it was.
     async fn settle(&self, statuses: &mut [v1::ContainerStatus]) {
+        // All of them count from now, and not each from when the one before is settled.
+        for status in statuses.iter().filter(|status| may_change(status, SystemTime::now())) {
+            self.settling.begin(&status.id);
+        }
         for status in statuses.iter_mut().filter(|status| may_change(status, SystemTime::now())) {
             let request = v1::ContainerStatusRequest { container_id: status.id.clone(), verbose: false };
             if let Ok(v1::ContainerStatusResponse { status: Some(told), .. }) = self.container_status(request).await {
@@ -127,12 +134,14 @@ impl Client {
         events: Streaming<v1::ContainerEventResponse>,
         to: mpsc::Sender<v1::ContainerEventResponse>,
     ) -> Result<(), Status> {
+        let turns = Turns::default();
         let completed = events.map(async |event| {
-            let mut event = event?;
+            let mut event: v1::ContainerEventResponse = event?;
+            let _turn = turns.of(event.pod_sandbox_status.as_ref().map_or("", |sandbox| &sandbox.id)).await;
             self.settle(&mut event.containers_statuses).await;
             Ok::<_, Status>(event)
         });
-        let mut completed = completed.buffered(COMPLETED_AT_ONCE);
+        let mut completed = pin!(completed.buffer_unordered(COMPLETED_AT_ONCE));
         loop {
             let event = tokio::select! {
                 () = to.closed() => return Ok(()),

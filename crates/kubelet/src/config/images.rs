@@ -175,7 +175,8 @@ fn progress_within(flag: Option<Duration>, runtime: &Choice) -> Result<Duration,
     const FLAG: &str = "--image-pull-progress-deadline";
     let Some(within) = flag else { return Ok(PROGRESS_DEADLINE) };
     if matches!(runtime, Choice::Docker { .. }) {
-        only_embedded(FLAG, format!("{within:?}"), runtime)?;
+        let text = "it is for the embedded engine and for CRI runtimes; Docker's pulls have a limit of their own";
+        return Err(value_error(FLAG, format!("{within:?}"), text));
     }
     match within >= Duration::from_secs(1) {
         true => Ok(within),

@@ -1,4 +1,4 @@
-//! Who may change an object now: one call at a time for each name or id.
+//! Whose turn it is at an object: one after the other for each name or id, in the order in which they asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,17 +8,18 @@ use tokio::sync::OwnedMutexGuard;
 /// Entries looked through for ones that nobody holds before a new one is made.
 const SWEEP_FROM: usize = 256;
 
-/// Whoever holds this may change the object.
-pub(crate) type Turn = OwnedMutexGuard<()>;
+/// Whoever holds this has the object for himself.
+pub type Turn = OwnedMutexGuard<()>;
 
+/// The turns at objects, by name or id. Of those that nobody holds, few are kept.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub struct Turns {
     all: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Turns {
     /// Waits for its turn at the object `key`.
-    pub(crate) async fn of(&self, key: &str) -> Turn {
+    pub async fn of(&self, key: &str) -> Turn {
         let mutex = {
             let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
             if all.len() >= SWEEP_FROM {
