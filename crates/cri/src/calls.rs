@@ -23,7 +23,7 @@ pub const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// itself what gets nowhere.
 const PULL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a runtime that does not tell whether a pull gets anywhere, somebody should look at one that takes so long.
-const BLIND_PULL: Duration = Duration::from_secs(5 * 60);
+const BLIND_PULL: Duration = Duration::from_secs(15 * 60);
 /// A pod's server may be slow to take a connection, on either version of IP.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -50,7 +50,7 @@ impl Watched {
         Self { inner, calls: Arc::default(), pull: PULL }
     }
 
-    /// A runtime that tells nothing of a pull before its end: one that takes longer than five minutes is said to hang.
+    /// A runtime that tells nothing of a pull before its end: one that takes longer than a quarter of an hour is said to hang.
     pub fn new_blind(inner: Arc<dyn Runtime>) -> Self {
         Self { pull: BLIND_PULL, ..Self::new(inner) }
     }
@@ -370,7 +370,7 @@ mod tests {
         };
         let texts: Vec<String> = after.iter().map(ToString::to_string).collect();
         assert_eq!(before, []);
-        assert_eq!(texts, ["pull_image of pod default/web has not been answered for 305 s"]);
+        assert_eq!(texts, ["pull_image of pod default/web has not been answered for 905 s"]);
     }
 
     #[tokio::test(start_paused = true)]
