@@ -58,6 +58,7 @@ impl Faults {
             Faults::Docker(proxy) => proxy.asked(),
         }
     }
+
     /// How often each call failed in each way.
     pub fn delivered(&self) -> Delivered {
         match self {

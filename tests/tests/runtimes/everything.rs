@@ -63,7 +63,7 @@ fn one() -> Value {
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "-c", ONE, "$(GREETING)"],
         "args": ["$(NAME)", "$$(NAME)", "$(NOBODY)"],
-        "workingDir": "/work/here",
+        "workingDir": "/srv/here",
         "env": [
             field("NAME", "metadata.name"),
             field("NAMESPACE", "metadata.namespace"),
